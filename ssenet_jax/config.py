@@ -1,0 +1,214 @@
+"""Every key of an experiment, at the setting that the authors published; the files in ``configs/`` change what differs.
+
+``paper_config`` is the one place where a default is written. ``reference`` picks between the published PyTorch code and the
+text of the paper where the two disagree.
+"""
+
+from ml_collections import ConfigDict
+
+# Rows (regex over parameter paths, learning rate multiplier, weight decay multiplier): biases learn twice as fast and do not
+# decay, new layers ten times as fast.
+GROUPS = (
+    ("backbone/.*bias", 2.0, 0.0),
+    ("backbone/.*", 1.0, 1.0),
+    (".*bias", 20.0, 0.0),
+    (".*", 10.0, 1.0),
+)
+
+# Parameters that keep their imported values: all norms, and the front of the network.
+FROZEN = {
+    "resnet38": (r"backbone/(conv1a|b2(_\d)?)/.*", r"backbone/(.*/)?bn[^/]*/.*"),
+    "efficientnet_lite0": (r"backbone/(conv_stem|bn1|block[0-4])/.*", r"backbone/(.*/)?bn[^/]*/.*"),
+}
+
+STAGES = (
+    "train_classifier",
+    "infer_cams",
+    "refine_seeds",
+    "train_affinity",
+    "propagate",
+    "train_segmenter",
+    "segment",
+    "evaluate",
+    "report",
+)
+BASELINE_STAGES = ("train_baseline", "infer_baseline_cams")
+
+# Keys that change how a run is carried out and not what it computes; a workdir may be continued under other values.
+RUNTIME_KEYS = (
+    r"title|stages",
+    r"data\.(root|sbd_root|cache|on_error)",
+    r"mesh\..*",
+    r"inference\..*",
+    r"crf\.workers",
+    r".*\.(checkpoint_every|keep|log_every|picture_every)",
+    r"report\..*",
+)
+
+
+def paper_config(reference: str = "code") -> ConfigDict:
+    """Returns the published setting: VOC 2012, ResNet-38, every stage.
+
+    Args:
+        reference: ``"code"``, the authors' released code, or ``"paper"``, the text of the paper where it says otherwise.
+
+    Raises:
+        ValueError: for any other ``reference``.
+    """
+    config = ConfigDict(
+        {
+            "title": "SSENet on VOC 2012",
+            "seed": 0,
+            "reference": "code",
+            "stages": STAGES,
+            "dtype": "float32",  # of the computation, "float32" or "bfloat16"; parameters are float32 either way
+            "data": _data(),
+            "model": {
+                "backbone": "resnet38",  # or "efficientnet_lite0"
+                "width": 1.0,  # multiplies every channel count
+                "norm": "frozen",  # "frozen": imported statistics; "batch": from scratch
+                "frozen": FROZEN["resnet38"],
+            },
+            "init": {
+                "weights": "",  # a .params, .pth or .npz file, "efficientnet_lite0" for the packaged ones, "" for none
+            },
+            "classifier": {
+                **_training(epochs=15, batch_size=16, lr=0.01, momentum=5e-4),
+                "long_edge": (448, 768),  # the longer side is drawn from this range
+                "brightness": 0.3,
+                "contrast": 0.3,
+                "saturation": 0.3,
+                "hue": 0.1,
+                "brightness_shift": 0.0,  # added to the normalised image, uniform in +- this
+            },
+            "ser": {
+                "eta": 1.0,  # weight of the regulariser
+                "rate": 0.3,  # size of the second branch
+                "eta_warmup": 0.0,  # share of the steps over which eta rises from zero
+                "normalize": "max",  # "max" or "none"
+                "classes": "all",  # mean over "all" classes or those "present"
+                "cam_size": "image",  # compare at the image's size or at the "feature" size
+                "p": 2,
+            },
+            "cam": {
+                "scales": (0.5, 1.0, 1.5, 2.0),
+                "flip": True,
+                "alpha": 0.2,  # background where the best class is at most this
+                "best_alpha": False,  # report at the alpha with the best mIoU on the training masks instead
+                "alphas": tuple(round(0.02 * i, 2) for i in range(1, 31)),  # the sweep
+            },
+            "crf": {
+                "backend": "auto",
+                "iterations": 10,
+                "alpha_low": 4.0,
+                "alpha_high": 24.0,
+                "sxy_gaussian": 3.0,
+                "compat_gaussian": 3.0,
+                "sxy_bilateral": 80.0,
+                "srgb": 13.0,
+                "compat_bilateral": 10.0,
+                "workers": 0,  # processes; 0: one a processor
+            },
+            "affinity": {
+                **_training(epochs=8, batch_size=8, lr=0.01, momentum=0.9),
+                "radius": 5,
+                "brightness": 0.3,
+                "contrast": 0.3,
+                "saturation": 0.3,
+                "hue": 0.1,
+            },
+            "random_walk": {
+                "beta": 8.0,
+                "steps": 256,
+                "border": "full",  # "reference" leaves out the border pairs that the authors' code leaves out
+                "method": "auto",
+                "background": "constant",  # "constant": alpha is the score; "power": (1 - max) ** alpha
+                "alpha": 0.2,
+            },
+            "segmenter": {
+                **_training(epochs=0, steps=20_000, batch_size=10, lr=0.001, momentum=0.9),
+                "scale": (0.5, 1.5),
+            },
+            "segment": {
+                "scales": (0.5, 0.75, 1.0, 1.25, 1.5, 1.75),
+                "flip": True,
+                "crf": False,
+            },
+            "inference": {
+                "batch_size": 4,  # images of one bucket in one call
+                "bucket": 128,  # sides are padded to multiples of this, so that few shapes are compiled
+            },
+            "report": {
+                "examples": 8,
+            },
+            "mesh": {
+                "data": 0,  # devices on the data axis; 0: all
+                "shard_params": False,
+            },
+        }
+    )
+    return set_reference(config, reference).lock()
+
+
+def set_reference(config: ConfigDict, reference: str) -> ConfigDict:
+    """Changes what the paper's text and the authors' code settle differently.
+
+    Args:
+        config: the settings, changed in place.
+        reference: ``"code"`` (batch 16, SER between normalised CAMs at the images' size) or ``"paper"`` (batch 8, SER
+            between raw CAMs at feature size; Eq. 2 and section 4.1).
+
+    Returns:
+        ``config``.
+
+    Raises:
+        ValueError: for any other ``reference``.
+    """
+    presets = {
+        "code": {"batch_size": 16, "normalize": "max", "cam_size": "image"},
+        "paper": {"batch_size": 8, "normalize": "none", "cam_size": "feature"},
+    }
+    if reference not in presets:
+        raise ValueError(f"reference is {reference!r}; it must be one of {', '.join(sorted(presets))}")
+    preset = presets[reference]
+    config.reference = reference
+    config.classifier.batch_size = preset["batch_size"]
+    config.ser.normalize = preset["normalize"]
+    config.ser.cam_size = preset["cam_size"]
+    return config
+
+
+def _data() -> dict:
+    return {
+        "name": "voc12",  # "voc12", "folder" or "scenes"
+        "root": "",  # the folder VOCdevkit; for "folder" what the paths below are relative to
+        "sbd_root": "",  # the extracted SBD, for the augmented list
+        "cache": "",  # prepared VOC records; "": ~/.cache/ssenet_jax
+        "train_split": "train",
+        "eval_split": "val",  # "": none
+        "max_side": 0,  # larger images are shrunk when read; 0: never
+        "on_error": "raise",  # or "skip": leave out images that do not decode
+        "scenes": {"seed": 0, "num_train": 1200, "num_test": 300, "size": 96},
+        "folder": {"csv": "train.csv", "eval_csv": "", "images": "images", "masks": ""},
+    }
+
+
+def _training(*, epochs: int, batch_size: int, lr: float, momentum: float, steps: int = 0) -> dict:
+    """The keys that the three trainings share."""
+    return {
+        "epochs": epochs,
+        "steps": steps,  # overrides epochs when it is not 0
+        "batch_size": batch_size,  # over all devices and hosts
+        "accumulate": 1,  # parts a batch is computed in
+        "crop": 448,
+        "flip": True,
+        "lr": lr,
+        "momentum": momentum,
+        "power": 0.9,  # of the poly schedule
+        "weight_decay": 5e-4,
+        "groups": GROUPS,
+        "checkpoint_every": 500,
+        "keep": 2,
+        "log_every": 20,
+        "picture_every": 500,
+    }
