@@ -93,9 +93,6 @@ def paper_config(reference: str = "code") -> ConfigDict:
             "cam": {
                 "scales": (0.5, 1.0, 1.5, 2.0),
                 "flip": True,
-                "alpha": 0.2,  # background where the best class is at most this
-                "best_alpha": False,  # report at the alpha with the best mIoU on the training masks instead
-                "alphas": tuple(round(0.02 * i, 2) for i in range(1, 31)),  # the sweep
             },
             "crf": {
                 "backend": "auto",
@@ -110,8 +107,10 @@ def paper_config(reference: str = "code") -> ConfigDict:
                 "workers": 0,  # processes; 0: one a processor
             },
             "affinity": {
-                **_training(epochs=8, batch_size=8, lr=0.01, momentum=0.9),
+                **_training(epochs=8, batch_size=8, lr=0.01, momentum=5e-4),
+                "init": "weights",  # start from init.weights, or from the "classifier"
                 "radius": 5,
+                "border": "full",  # "reference" leaves out the border pairs that the authors' code leaves out
                 "brightness": 0.3,
                 "contrast": 0.3,
                 "saturation": 0.3,
@@ -120,19 +119,25 @@ def paper_config(reference: str = "code") -> ConfigDict:
             "random_walk": {
                 "beta": 8.0,
                 "steps": 256,
-                "border": "full",  # "reference" leaves out the border pairs that the authors' code leaves out
+                "border": "full",
                 "method": "auto",
                 "background": "constant",  # "constant": alpha is the score; "power": (1 - max) ** alpha
                 "alpha": 0.2,
             },
             "segmenter": {
                 **_training(epochs=0, steps=20_000, batch_size=10, lr=0.001, momentum=0.9),
+                "init": "weights",  # start from init.weights, or from the "classifier"
                 "scale": (0.5, 1.5),
             },
             "segment": {
                 "scales": (0.5, 0.75, 1.0, 1.25, 1.5, 1.75),
                 "flip": True,
                 "crf": False,
+            },
+            "evaluate": {
+                "alpha": 0.2,  # of CAMs: background where the best class is at most this
+                "best_alpha": False,  # take the alpha with the highest mIoU on the training masks instead
+                "alphas": tuple(round(0.02 * i, 2) for i in range(1, 36)),  # the sweep
             },
             "inference": {
                 "batch_size": 4,  # images of one bucket in one call

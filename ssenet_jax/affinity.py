@@ -1,0 +1,128 @@
+"""Pixel pairs of AffinityNet: which pairs there are, their labels from seeds, their affinities from features."""
+
+from types import ModuleType
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int, UInt8
+
+
+def pair_offsets(radius: int = 5) -> Int[np.ndarray, "d 2"]:
+    """Offsets (dy, dx) of the half plane with dy^2 + dx^2 < radius^2, each pair of pixels once.
+
+    Args:
+      radius: in cells, at least 2.
+
+    Returns:
+      (0, 1) .. (0, radius - 1), then the rows dy = 1, 2, .. from left to right; 34 offsets for radius 5.
+
+    Raises:
+      ValueError: the radius leaves no pair.
+    """
+    if radius < 2:
+        raise ValueError(f"pair_offsets: radius must be at least 2, got {radius}")
+    reach = range(-radius + 1, radius)
+    rows = [(dy, dx) for dy in range(radius) for dx in reach if dy * dy + dx * dx < radius * radius]
+    return np.array([(dy, dx) for dy, dx in rows if dy > 0 or dx > 0], np.int32)
+
+
+def pair_starts(h: int, w: int, radius: int = 5, border: str = "reference") -> tuple[slice, slice]:
+    """Rows and columns of the cells that pairs start from.
+
+    Args:
+      h: rows of the grid.
+      w: columns of the grid.
+      radius: as in `pair_offsets`.
+      border: "reference": cells all of whose partners lie inside, as in the authors' code, which loses the pairs along
+        three sides; "full": every cell.
+
+    Raises:
+      ValueError: unknown border, or a grid too small for "reference".
+    """
+    if border == "full":
+        return slice(0, h), slice(0, w)
+    if border != "reference":
+        raise ValueError(f'border must be "full" or "reference", got {border!r}')
+    reach = radius - 1
+    if h <= reach or w <= 2 * reach:
+        raise ValueError(
+            f'border="reference" needs a grid of at least {reach + 1} x {2 * reach + 1} cells for radius {radius}, '
+            f'got {h} x {w}; use border="full"'
+        )
+    return slice(0, h - reach), slice(reach, w - reach)
+
+
+def _from_and_to(xp: ModuleType, grid, radius: int, border: str, fill):
+    """For each offset: the starting cells and their partners, (d, rows, cols, ...) views as a list of pairs."""
+    h, w = grid.shape[:2]
+    rows, cols = pair_starts(h, w, radius, border)
+    reach = radius - 1
+    margins = [(0, reach), (reach, reach)] + [(0, 0)] * (grid.ndim - 2)
+    padded = xp.pad(grid, margins, constant_values=fill)
+    start = grid[rows, cols]
+    for dy, dx in pair_offsets(radius).tolist():
+        top, left = rows.start + dy, cols.start + dx + reach
+        yield start, padded[top : top + start.shape[0], left : left + start.shape[1]]
+
+
+def affinity_labels(
+    label: UInt8[Array | np.ndarray, "h w"], radius: int = 5, *, border: str = "reference"
+) -> tuple[Float[Array | np.ndarray, "d p"], ...]:
+    """Which pixel pairs are alike, from a label map of seeds; numpy in, numpy out, or jax in, jax out.
+
+    Args:
+      label: class index, 0 background, 255 ignored.
+      radius: as in `pair_offsets`.
+      border: as in `pair_starts`; with "full", p = h * w, and pairs that leave the grid are 0 in all three.
+
+    Returns:
+      bg_pos (both background), fg_pos (both of the same foreground class), neg (classes differ): float32, each (d, p)
+      in the order of `pair_offsets` and row by row. A pair with an ignored pixel is 0 in all three.
+    """
+    xp = label.__array_namespace__()
+    bg_pos, fg_pos, neg = [], [], []
+    for start, end in _from_and_to(xp, label, radius, border, 255):
+        valid, alike = (start != 255) & (end != 255), start == end
+        bg_pos.append((valid & alike & (start == 0)).reshape(-1))
+        fg_pos.append((valid & alike & (start != 0)).reshape(-1))
+        neg.append((valid & ~alike).reshape(-1))
+    return tuple(xp.stack(kind).astype(xp.float32) for kind in (bg_pos, fg_pos, neg))
+
+
+def pair_affinity(
+    features: Float[Array, "n h w f"], radius: int = 5, *, border: str = "reference"
+) -> Float[Array, "n d p"]:
+    """Affinity exp(-mean |f_i - f_j|) of every pixel pair.
+
+    Args:
+      features: of AffinityNet.
+      radius: as in `pair_offsets`.
+      border: as in `pair_starts`; with "full", p = h * w, and pairs that leave the grid hold a number without meaning.
+
+    Returns:
+      In (0, 1], in the order of `affinity_labels`.
+    """
+    grid = jnp.moveaxis(features, 0, 2)
+    pairs = _from_and_to(jnp, grid, radius, border, 0)
+    distance = [jnp.mean(jnp.abs(end - start), axis=-1) for start, end in pairs]
+    rows, cols, n = distance[0].shape
+    return jnp.exp(-jnp.stack(distance)).reshape(len(distance), rows * cols, n).transpose(2, 0, 1)
+
+
+def grid_affinity(features: Float[Array, "h w f"], radius: int = 5) -> Float[Array, "d h w"]:
+    """`pair_affinity` of one image on the whole grid, 0 where the partner lies outside."""
+    h, w = features.shape[:2]
+    affinity = pair_affinity(features[None], radius, border="full")[0].reshape(-1, h, w)
+    return jax.lax.select(jnp.asarray(inside_pairs(h, w, radius, "full")), affinity, jnp.zeros_like(affinity))
+
+
+def inside_pairs(h: int, w: int, radius: int = 5, border: str = "full") -> np.ndarray:
+    """(d, h, w) bool: True where the pair that starts at a cell exists."""
+    rows, cols = pair_starts(h, w, radius, border)
+    starts = np.zeros((h, w), bool)
+    starts[rows, cols] = True
+    y, x = np.mgrid[:h, :w]
+    offsets = pair_offsets(radius)[:, :, None, None]
+    end_y, end_x = y[None] + offsets[:, 0], x[None] + offsets[:, 1]
+    return starts[None] & (end_y < h) & (end_x >= 0) & (end_x < w)

@@ -1,0 +1,61 @@
+"""Reading a whole split once, to name or to leave out what cannot be used."""
+
+import logging
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+from ssenet_jax.datasets.records import Record, Source
+
+
+def problems(source: Source) -> Iterator[tuple[str, str | None]]:
+    """Reads every record of a source, in order.
+
+    Args:
+      source: a split, from `load` with on_error "raise" or "skip".
+
+    Returns:
+      Pairs of the record's id and what is wrong with it, None where nothing is.
+    """
+
+    def check(index: int) -> tuple[str, str | None]:
+        try:
+            source[index]
+        except ValueError as error:
+            return source.ids[index], str(error)
+        return source.ids[index], None
+
+    with ThreadPoolExecutor() as pool:
+        yield from pool.map(check, range(len(source)))
+
+
+def drop_broken(source: Source) -> Source:
+    """The records of a source that can be read, in their order; a warning names each of the others.
+
+    Raises:
+      ValueError: no record can be read.
+    """
+    keep, first = [], ""
+    for index, (_, problem) in enumerate(problems(source)):
+        if problem is None:
+            keep.append(index)
+        else:
+            first = first or problem
+            logging.warning("left out: %s", problem)
+    if not keep:
+        raise ValueError(f"none of the {len(source)} records can be read; the first: {first}")
+    return source if len(keep) == len(source) else _Subset(source, keep)
+
+
+class _Subset:
+    """Some records of a source, by position."""
+
+    def __init__(self, source: Source, positions: list[int]):
+        self._source, self._positions = source, positions
+        self.class_names, self.has_masks = source.class_names, source.has_masks
+        self.ids = [source.ids[position] for position in positions]
+
+    def __len__(self) -> int:
+        return len(self._positions)
+
+    def __getitem__(self, index: int) -> Record:
+        return self._source[self._positions[index]]

@@ -1,0 +1,181 @@
+"""PASCAL VOC 2012: a tfds builder over an extracted devkit that needs no TensorFlow, and the source of its records."""
+
+import contextlib
+import hashlib
+import io
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import tensorflow_datasets as tfds
+from PIL import Image
+
+from ssenet_jax.datasets.devkit import (
+    CLASS_NAMES,
+    SPLITS,
+    annotation_path,
+    find_devkit,
+    image_path,
+    mask_path,
+    read_classes,
+    read_ids,
+)
+from ssenet_jax.datasets.records import IGNORE, Record, decode_image, decode_mask, multi_hot
+
+DEFAULT_CACHE = "~/.cache/ssenet_jax"
+
+
+class Voc12(tfds.core.GeneratorBasedBuilder):
+    """One split of VOC 2012 as tfds examples: the photo's bytes unchanged, the mask as one grey channel.
+
+    `has_mask` is False where the devkit has no mask, and `mask` is then a single ignored pixel.
+    """
+
+    VERSION = tfds.core.Version("1.0.0")
+    # There is no checksum file to find beside the code, and finding it takes a package that tfds does not install.
+    code_path = None
+
+    def __init__(self, *, devkit: Path, split: str, classes: dict[str, list[str]], data_dir: Path):
+        self._devkit, self._split, self._classes = devkit, split, classes
+        super().__init__(file_format="array_record", data_dir=data_dir)
+
+    def _info(self) -> tfds.core.DatasetInfo:
+        features = {
+            "id": tfds.features.Text(),
+            "image": tfds.features.Image(encoding_format="jpeg"),
+            "labels": tfds.features.Sequence(tfds.features.ClassLabel(names=list(CLASS_NAMES))),
+            "mask": tfds.features.Image(shape=(None, None, 1), encoding_format="png"),
+            "has_mask": tfds.features.Scalar(np.bool_),
+        }
+        return self.dataset_info_from_configs(
+            features=tfds.features.FeaturesDict(features),
+            homepage="http://host.robots.ox.ac.uk/pascal/VOC/voc2012/",
+            disable_shuffling=True,
+        )
+
+    def _split_generators(self, dl_manager) -> dict:
+        del dl_manager
+        return {self._split: self._generate_examples()}
+
+    def _generate_examples(self) -> Iterator[tuple[int, dict]]:
+        # Integer keys in the order of the list: with shuffling off, tfds writes examples in the order of their keys.
+        for position, (image_id, classes) in enumerate(self._classes.items()):
+            image, mask = image_path(self._devkit, image_id), mask_path(self._devkit, image_id)
+            yield (
+                position,
+                {
+                    "id": image_id,
+                    "image": image.read_bytes() if image.exists() else b"",
+                    "labels": classes,
+                    "mask": grey_png(mask) if mask.exists() else _png(Image.new("L", (1, 1), IGNORE)),
+                    "has_mask": mask.exists(),
+                },
+            )
+
+
+class Voc12Source:
+    """The prepared records of one split, decoded when asked for."""
+
+    class_names = CLASS_NAMES
+
+    def __init__(self, examples, *, devkit: Path, ids: list[str], has_masks: bool):
+        self._examples, self._devkit = examples, devkit
+        self.ids, self.has_masks = ids, has_masks
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def __getitem__(self, index: int) -> Record:
+        image_id, example = self.ids[index], self._examples[index]
+        image = decode_image(example["image"], str(image_path(self._devkit, image_id)))
+        record: Record = {"id": image_id, "image": image, "labels": multi_hot(example["labels"], len(CLASS_NAMES))}
+        if example["has_mask"]:
+            name = str(mask_path(self._devkit, image_id))
+            record["mask"] = decode_mask(example["mask"], name, size=image.shape[:2], num_classes=len(CLASS_NAMES))
+        return record
+
+
+def open_voc12(root: str, split: str, *, sbd_root: str, cache: str, check_files: bool) -> Voc12Source:
+    """Opens a split of a devkit; the first time its records are prepared under the cache, which takes seconds.
+
+    The prepared folder is named after the devkit's path, the split's list, and the size and time of every file, so a
+    devkit that changed, or another one, is prepared anew.
+
+    Args:
+      root: the extracted VOCdevkit, or its folder VOC2012.
+      split: one of SPLITS; "train_aug" is VOC train and SBD train and val without VOC val.
+      sbd_root: the extracted SBD; only "train_aug" reads it.
+      cache: where the prepared records go; "" is DEFAULT_CACHE.
+      check_files: whether a photo that is missing raises here rather than when its record is read.
+
+    Raises:
+      ValueError: a folder, list, annotation or photo is missing or wrong, or the cache cannot be written.
+    """
+    if split not in SPLITS:
+        raise ValueError(f"voc12 has no split {split!r}; it has {', '.join(SPLITS)}")
+    devkit = find_devkit(root)
+    ids = read_ids(devkit, split, sbd_root)
+    missing = [image_id for image_id in ids if check_files and not image_path(devkit, image_id).exists()]
+    if missing:
+        path = image_path(devkit, missing[0])
+        more = f" and {len(missing) - 1} more" if missing[1:] else ""
+        raise ValueError(
+            f"image {path}{more}, listed for split {split}, is missing; restore it, or set config.data.on_error=skip"
+        )
+    prepared = Path(cache or DEFAULT_CACHE).expanduser() / f"voc12-{split}-{_fingerprint(devkit, split, ids)}"
+    if not prepared.exists():
+        classes = {image_id: read_classes(devkit, image_id, required=split != "test") for image_id in ids}
+        _prepare(devkit, split, classes, prepared)
+    raw = {"image": tfds.decode.SkipDecoding(), "mask": tfds.decode.SkipDecoding()}
+    examples = tfds.builder_from_directory(prepared).as_data_source(split=split, decoders=raw)
+    has_masks = any(mask_path(devkit, image_id).exists() for image_id in ids)
+    return Voc12Source(examples, devkit=devkit, ids=ids, has_masks=has_masks)
+
+
+def _prepare(devkit: Path, split: str, classes: dict[str, list[str]], target: Path) -> None:
+    """Builds under a temporary name and renames, so that a killed run leaves nothing that looks finished."""
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        work = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+    except OSError as error:
+        raise ValueError(
+            f"cannot write prepared records to {target.parent} ({error.strerror});"
+            " set config.data.cache to a folder that can be written"
+        ) from error
+    try:
+        tfds.disable_progress_bar()
+        with contextlib.redirect_stdout(io.StringIO()):  # tfds announces a download that does not happen
+            builder = Voc12(devkit=devkit, split=split, classes=classes, data_dir=work)
+            builder.download_and_prepare()
+        with contextlib.suppress(OSError):  # another process was first; its folder holds the same
+            os.rename(builder.data_dir, target)
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+
+
+def _fingerprint(devkit: Path, split: str, ids: list[str]) -> str:
+    digest = hashlib.sha256(repr((str(Voc12.VERSION), str(devkit.resolve()), split)).encode())
+    for image_id in ids:
+        paths = image_path(devkit, image_id), mask_path(devkit, image_id), annotation_path(devkit, image_id)
+        stats = [(stat.st_size, stat.st_mtime_ns) for stat in (path.stat() for path in paths if path.exists())]
+        digest.update(repr((image_id, stats)).encode())
+    return digest.hexdigest()[:16]
+
+
+def grey_png(path: Path) -> bytes:
+    """A mask file as PNG of mode L; the palette is dropped, so that no reader turns the class numbers into colours."""
+    try:
+        with Image.open(path) as opened:
+            grey = Image.fromarray(np.asarray(opened))
+    except Exception:  # a damaged mask is kept as it is: reading the record names it, or leaves it out
+        return path.read_bytes()
+    return _png(grey)
+
+
+def _png(image: Image.Image) -> bytes:
+    stream = io.BytesIO()
+    image.save(stream, "png", compress_level=1)
+    return stream.getvalue()

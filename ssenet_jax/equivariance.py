@@ -1,0 +1,249 @@
+"""Spatial operators A of the equivariance loss, and the bilinear resizing that everything else shares.
+
+An operator takes (n, h, w, *) to (n, h2, w2, *), is linear in its values, and is defined in fractions of the height
+and width, so that one operator serves an image and its smaller CAM.
+"""
+
+import dataclasses
+import math
+from collections.abc import Callable, Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int, Shaped
+
+Matrices = tuple[np.ndarray, np.ndarray]
+
+
+@dataclasses.dataclass(frozen=True)
+class Operator:
+    """A linear spatial operator: a callable (n, h, w, *) -> (n, h2, w2, *).
+
+    Attributes:
+      apply: the operator itself.
+      matrices: for operators that act on rows and columns separately, `matrices(h, w)` gives the same operator as two
+        float64 matrices (h2, h) and (w2, w); None for the others.
+    """
+
+    apply: Callable[[Array], Array]
+    matrices: Callable[[int, int], Matrices] | None = None
+
+    def __call__(self, x: Array) -> Array:
+        return self.apply(x)
+
+
+def linear_matrix(size: int, out: int, *, step: float | None = None) -> np.ndarray:
+    """Bilinear interpolation along one axis as a matrix, half-pixel centres, no antialiasing.
+
+    Args:
+      size: length of the input axis.
+      out: length of the output axis.
+      step: input cells between two output samples; None stands for size / out.
+
+    Returns:
+      (out, size) float64; every row sums to 1. Samples beyond the first or last centre take that centre's value.
+    """
+    step = size / out if step is None else step
+    position = np.clip((np.arange(out) + 0.5) * step - 0.5, 0, size - 1)
+    return np.maximum(0.0, 1.0 - np.abs(position[:, None] - np.arange(size)[None, :]))
+
+
+def apply_matrices(rows: np.ndarray | Array, cols: np.ndarray | Array, x: Shaped[Array, "n h w *m"]) -> Array:
+    """Multiplies the rows of x by one matrix and its columns by another, in float32 precision on every device."""
+    rows, cols = jnp.asarray(rows, x.dtype), jnp.asarray(cols, x.dtype)
+    highest = jax.lax.Precision.HIGHEST
+
+    def along_rows(y: Array) -> Array:
+        return jnp.einsum("ph,nh...->np...", rows, y, precision=highest)
+
+    def along_cols(y: Array) -> Array:
+        return jnp.einsum("qw,nhw...->nhq...", cols, y, precision=highest)
+
+    # The axis that shrinks more goes first, so that the array in between is the smaller one.
+    if rows.shape[0] * cols.shape[1] <= rows.shape[1] * cols.shape[0]:
+        return along_cols(along_rows(x))
+    return along_rows(along_cols(x))
+
+
+def resize_to(x: Shaped[Array, "n h w *m"], size: tuple[int, int]) -> Array:
+    """Bilinear resizing to a given size, half-pixel centres, no antialiasing.
+
+    Equal to `jax.image.resize(..., antialias=False)` and to PyTorch's `interpolate(align_corners=False)`.
+
+    Args:
+      x: (n, h, w, *) floating point.
+      size: output height and width.
+
+    Returns:
+      (n, *size, *), dtype of x.
+    """
+    if x.shape[1:3] == tuple(size):
+        return x
+    return apply_matrices(linear_matrix(x.shape[1], size[0]), linear_matrix(x.shape[2], size[1]), x)
+
+
+def _valid_matrix(size_in: Array, size_out: Array, length_in: int, length_out: int) -> Array:
+    # In integers: position = ((2 i + 1) in - out) / (2 out). A float32 position loses 3e-5 of a weight at pixel 500.
+    size_in, size_out = jnp.maximum(size_in, 1), jnp.maximum(size_out, 1)
+    index = jnp.arange(length_out, dtype=jnp.int32)
+    numerator = jnp.clip((2 * index + 1) * size_in - size_out, 0, 2 * size_out * (size_in - 1))
+    cell = (numerator // (2 * size_out))[:, None]
+    fraction = ((numerator % (2 * size_out)) / (2 * size_out)).astype(jnp.float32)[:, None]
+    source = jnp.arange(length_in, dtype=jnp.int32)[None, :]
+    weights = jnp.where(source == cell, 1 - fraction, 0.0) + jnp.where(source == cell + 1, fraction, 0.0)
+    return jnp.where(index[:, None] < size_out, weights, 0.0)
+
+
+def resize_valid(
+    x: Float[Array, "n h w c"], sizes_in: Int[Array, "n 2"], sizes_out: Int[Array, "n 2"], canvas_out: tuple[int, int]
+) -> Float[Array, "n h2 w2 c"]:
+    """Resizes the valid area of each padded array as `resize_to` would resize it alone; sizes may be traced.
+
+    What lies outside the valid area of x is not read, unless it is not finite.
+
+    Args:
+      x: padded at the bottom and right.
+      sizes_in: valid height and width of each x, at least 1.
+      sizes_out: height and width that the valid area is resized to.
+      canvas_out: static shape of the result; must hold every size in sizes_out.
+
+    Returns:
+      The resized areas at the top left, zero elsewhere.
+    """
+    rows = jax.vmap(lambda a, b: _valid_matrix(a, b, x.shape[1], canvas_out[0]))(sizes_in[:, 0], sizes_out[:, 0])
+    cols = jax.vmap(lambda a, b: _valid_matrix(a, b, x.shape[2], canvas_out[1]))(sizes_in[:, 1], sizes_out[:, 1])
+    highest = jax.lax.Precision.HIGHEST
+    narrow = jnp.einsum("nqw,nhwc->nhqc", cols.astype(x.dtype), x, precision=highest)
+    return jnp.einsum("nph,nhqc->npqc", rows.astype(x.dtype), narrow, precision=highest)
+
+
+def resize(rate: float, *, sampling: str = "size") -> Operator:
+    """Bilinear scaling by a rate to floor(size * rate), half-pixel centres, no antialiasing.
+
+    Args:
+      rate: output size over input size, > 0.
+      sampling: "size" samples every size / output pixels (the authors' PyTorch 0.4); "rate" every 1 / rate pixels
+        (later PyTorch, unless told to recompute the scale factor).
+
+    Raises:
+      ValueError: rate or sampling out of range, or, when applied, an output without pixels.
+    """
+    if not rate > 0:
+        raise ValueError(f"resize: rate must be > 0, got {rate}")
+    if sampling not in ("size", "rate"):
+        raise ValueError(f'resize: sampling must be "size" or "rate", got {sampling!r}')
+
+    def matrix(size: int) -> np.ndarray:
+        out = math.floor(size * rate)
+        if out < 1:
+            raise ValueError(f"resize: {size} pixels at rate {rate} leave none; use a larger rate or larger images")
+        return linear_matrix(size, out, step=1 / rate if sampling == "rate" else None)
+
+    return _separable(matrix, matrix)
+
+
+def _separable(rows: Callable[[int], np.ndarray], cols: Callable[[int], np.ndarray]) -> Operator:
+    def matrices(h: int, w: int) -> Matrices:
+        return rows(h), cols(w)
+
+    return Operator(lambda x: apply_matrices(*matrices(x.shape[1], x.shape[2]), x), matrices)
+
+
+def hflip() -> Operator:
+    """Mirrors left and right."""
+    return Operator(lambda x: x[:, :, ::-1], lambda h, w: (np.eye(h), np.eye(w)[::-1]))
+
+
+def vflip() -> Operator:
+    """Mirrors top and bottom."""
+    return Operator(lambda x: x[:, ::-1], lambda h, w: (np.eye(h)[::-1], np.eye(w)))
+
+
+def rot90(k: int = 1) -> Operator:
+    """Turns by k quarter turns, counterclockwise as `jnp.rot90`."""
+    return Operator(lambda x: jnp.rot90(x, k, axes=(1, 2)))
+
+
+def translate(dy: float, dx: float) -> Operator:
+    """Moves content down by dy of the height and right by dx of the width; zeros move in; bilinear.
+
+    Args:
+      dy: fraction of the height, positive is down.
+      dx: fraction of the width, positive is right.
+    """
+
+    def matrix(size: int, fraction: float) -> np.ndarray:
+        position = np.arange(size) - fraction * size
+        return np.maximum(0.0, 1.0 - np.abs(position[:, None] - np.arange(size)[None, :]))
+
+    return _separable(lambda h: matrix(h, dy), lambda w: matrix(w, dx))
+
+
+def rotate(degrees: float) -> Operator:
+    """Turns counterclockwise about the centre, keeping the shape; zeros outside; bilinear."""
+    angle = math.radians(degrees)
+    cos, sin = math.cos(angle), math.sin(angle)
+
+    def to_input(h: int, w: int) -> np.ndarray:
+        # The angle is one between pixels: in half heights and half widths the off-diagonal takes the aspect.
+        return np.array([[cos, sin * w / h, 0.0], [-sin * h / w, cos, 0.0]])
+
+    return Operator(lambda x: _sample_affine(x, to_input(x.shape[1], x.shape[2])))
+
+
+def affine(matrix_2x3: Sequence[Sequence[float]] | np.ndarray) -> Operator:
+    """Samples the input at an affine map of the output's coordinates, keeping the shape; zeros outside; bilinear.
+
+    The map goes from the output to the input: to move content by +t, write -t.
+
+    Args:
+      matrix_2x3: takes (y, x, 1) of an output pixel to (y, x) in the input, both in units of half the height and half
+        the width from the centre: the array spans -1..1 in each.
+
+    Raises:
+      ValueError: the matrix is not (2, 3) or not finite.
+    """
+    matrix = np.asarray(matrix_2x3, np.float64)
+    if matrix.shape != (2, 3) or not np.isfinite(matrix).all():
+        raise ValueError(f"affine: expected a finite (2, 3) matrix, got {matrix.tolist()}")
+    return Operator(lambda x: _sample_affine(x, matrix))
+
+
+def _sample_affine(x: Array, to_input: np.ndarray) -> Array:
+    n, h, w = x.shape[:3]
+    y, xx = np.meshgrid((2 * np.arange(h) + 1) / h - 1, (2 * np.arange(w) + 1) / w - 1, indexing="ij")
+    source = np.einsum("ij,jp->ip", to_input, np.stack([y.ravel(), xx.ravel(), np.ones(h * w)]))
+    # Rounding keeps an exact quarter turn from reading 1e-16 beyond the edge.
+    row = np.round(((source[0] + 1) * h - 1) / 2, 9)
+    col = np.round(((source[1] + 1) * w - 1) / 2, 9)
+    flat = x.reshape(n, h * w, *x.shape[3:])
+    total = jnp.zeros_like(flat)
+    for top in (0, 1):
+        for left in (0, 1):
+            i, j = np.floor(row).astype(int) + top, np.floor(col).astype(int) + left
+            weight = np.maximum(0, 1 - np.abs(row - i)) * np.maximum(0, 1 - np.abs(col - j))
+            weight = np.where((i >= 0) & (i < h) & (j >= 0) & (j < w), weight, 0.0)
+            index = np.clip(i, 0, h - 1) * w + np.clip(j, 0, w - 1)
+            weight = jnp.asarray(weight, x.dtype).reshape(1, h * w, *[1] * (x.ndim - 3))
+            total = total + jnp.take(flat, index, axis=1) * weight
+    return total.reshape(x.shape)
+
+
+def compose(*ops: Callable[[Array], Array]) -> Operator:
+    """Applies operators one after the other, the first argument first."""
+
+    def apply(x: Array) -> Array:
+        for op in ops:
+            x = op(x)
+        return x
+
+    def matrices(h: int, w: int) -> Matrices:
+        rows, cols = np.eye(h), np.eye(w)
+        for op in ops:
+            next_rows, next_cols = op.matrices(rows.shape[0], cols.shape[0])
+            rows, cols = next_rows @ rows, next_cols @ cols
+        return rows, cols
+
+    separable = all(getattr(op, "matrices", None) is not None for op in ops)
+    return Operator(apply, matrices if separable else None)

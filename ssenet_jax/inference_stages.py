@@ -1,0 +1,129 @@
+"""The stages that apply a trained network, or the CRF, to every image."""
+
+from collections.abc import Callable, Iterator
+
+import jax
+import numpy as np
+
+from ssenet_jax import inference, seeds
+from ssenet_jax.artifacts import read_arrays, write_arrays, write_mask
+from ssenet_jax.checkpoint import load_variables
+from ssenet_jax.context import Context
+from ssenet_jax.crf import dense_crf
+from ssenet_jax.datasets import Source
+from ssenet_jax.logs import Progress
+
+
+def infer_baseline_cams(context: Context) -> None:
+    """Multi-scale CAMs of the classifier that was trained without the second branch."""
+    _infer_cams(context, baseline=True)
+
+
+def infer_cams(context: Context) -> None:
+    """Multi-scale CAMs of every image whose labels are known."""
+    _infer_cams(context, baseline=False)
+
+
+def _infer_cams(context: Context, *, baseline: bool) -> None:
+    config = context.config
+    training, stage = ("baseline", "train_baseline") if baseline else ("classifier", "train_classifier")
+    variables = load_variables(context.checkpoints(training), stage)
+    cams = inference.cam_function(context.cam_net(), scales=config.cam.scales, flip=config.cam.flip)
+
+    def prepare(records, canvas, rows):
+        views = inference.views([r["image"] for r in records], canvas, config.cam.scales, config.model.backbone, rows)
+        return views, *inference.class_slots([r["labels"] for r in records], rows)
+
+    def finish(record, cam):
+        height, width = record["image"].shape[:2]
+        classes = np.flatnonzero(record["labels"])
+        cam = cam[:height, :width, : len(classes)].astype(np.float16)
+        write_arrays(context.cam(record["id"], baseline=baseline), cam=cam, classes=classes.astype(np.int32))
+
+    for split, source in context.sources.items():
+        if split == config.data.train_split or source.has_masks:
+            todo = _missing(source, lambda image_id: context.cam(image_id, baseline=baseline))
+            _apply(context, f"CAMs of {split}", source, todo, prepare, cams, variables, finish)
+
+
+def refine_seeds(context: Context) -> None:
+    """Dense CRFs of the training images' CAMs at a low and a high alpha."""
+    crf = context.config.crf
+    keywords = ("backend", "iterations", "sxy_gaussian", "compat_gaussian", "sxy_bilateral", "srgb", "compat_bilateral")
+    options = {name: crf[name] for name in keywords}
+    todo = _missing(context.train_source, context.seed)
+
+    def calls():
+        for record in _records(context, f"seeds of {context.config.data.train_split}", context.train_source, todo):
+            cam, classes = read_arrays(context.cam(record["id"]), "cam", "classes")
+            yield context.seed(record["id"]), record["image"], cam, classes, (crf.alpha_low, crf.alpha_high), options
+
+    seeds.in_processes(seeds.refine_to_file, calls(), crf.workers)
+
+
+def propagate(context: Context) -> None:
+    """Random walk on the training images' CAMs: the pseudo labels."""
+    config = context.config
+    variables = load_variables(context.checkpoints("affinity"), "train_affinity")
+    walk = inference.walk_function(context.affinity_net(), radius=config.affinity.radius, **config.random_walk)
+
+    def prepare(records, canvas, rows):
+        views = inference.views([r["image"] for r in records], canvas, (1.0,), config.model.backbone, rows)
+        return views, inference.padded_cams([r["cam"] for r in records], canvas, rows)
+
+    def finish(record, slots):
+        height, width = record["image"].shape[:2]
+        names = np.concatenate([[0], record["classes"] + 1])
+        write_mask(context.pseudo_label(record["id"]), names[slots[:height, :width]])
+
+    def with_cam(record):
+        cam, classes = read_arrays(context.cam(record["id"]), "cam", "classes")
+        return {**record, "cam": cam, "classes": classes}
+
+    todo = _missing(context.train_source, context.pseudo_label)
+    _apply(context, "random walk", context.train_source, todo, prepare, walk, variables, finish, with_cam)
+
+
+def segment(context: Context) -> None:
+    """Predictions of the segmentation network, with a CRF when ``segment.crf`` asks for it."""
+    config, split = context.config, context.prediction_split
+    variables = load_variables(context.checkpoints("segmenter"), "train_segmenter")
+    network = inference.segmenter_function(context.deeplab(), scales=config.segment.scales, flip=config.segment.flip)
+
+    def prepare(records, canvas, rows):
+        images = [r["image"] for r in records]
+        return (inference.views(images, canvas, config.segment.scales, config.model.backbone, rows),)
+
+    def finish(record, probabilities):
+        height, width = record["image"].shape[:2]
+        probabilities = probabilities[:height, :width]
+        if config.segment.crf:
+            probabilities = dense_crf(record["image"], probabilities, backend=config.crf.backend)
+        write_mask(context.prediction(split, record["id"]), probabilities.argmax(-1))
+
+    source = context.sources[split]
+    todo = _missing(source, lambda image_id: context.prediction(split, image_id))
+    _apply(context, f"predictions of {split}", source, todo, prepare, network, variables, finish)
+
+
+def _missing(source: Source, path_of: Callable) -> list[int]:
+    return [index for index, image_id in enumerate(source.ids) if not path_of(image_id).exists()]
+
+
+def _records(context: Context, what: str, source: Source, todo: list[int]) -> Iterator[dict]:
+    """The records still to do, this process's share of them, with a progress line."""
+    mine = todo[jax.process_index() :: jax.process_count()]
+    with Progress(what, len(mine)) as progress:
+        for index in mine:
+            yield source[index]
+            progress.advance(1)
+
+
+def _apply(context, what, source, todo, prepare, function, variables, finish, extend=None) -> None:
+    records = _records(context, what, source, todo)
+    if extend is not None:
+        records = map(extend, records)
+    settings = context.config.inference
+    inference.run(
+        records, prepare, function, variables, finish, batch_size=settings.batch_size, bucket=settings.bucket
+    )

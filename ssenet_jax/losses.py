@@ -1,0 +1,132 @@
+"""Losses as pure functions: one value per example, the caller takes the mean."""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Integer, Num
+
+from ssenet_jax.cam import normalize_cam
+
+
+def multilabel_soft_margin_loss(logits: Float[Array, "n c"], labels: Num[Array, "n c"]) -> Float[Array, " n"]:
+    """Mean over the classes of the binary cross entropy of each class.
+
+    Args:
+      logits: class scores before the sigmoid.
+      labels: 1 for present, 0 for absent.
+
+    Returns:
+      One value per example.
+
+    Source: Eq. 1 (cls); PyTorch's MultiLabelSoftMarginLoss.
+    """
+    labels = labels.astype(logits.dtype)
+    log_likelihood = labels * jax.nn.log_sigmoid(logits) + (1 - labels) * jax.nn.log_sigmoid(-logits)
+    return -jnp.mean(log_likelihood, axis=-1)
+
+
+def ser_loss(
+    cam_of_transformed: Float[Array, "n h w c"],
+    transformed_cam: Float[Array, "n h w c"],
+    labels: Num[Array, "n c"],
+    *,
+    normalize: str = "max",
+    classes: str = "all",
+    p: float = 2,
+    eps: float = 1e-5,
+) -> Float[Array, " n"]:
+    """Scale equivariance regulariser: mean of |f(Ax) - A f(x)| ** p over pixels and classes.
+
+    The gradient flows through both arguments and, with normalize="max", through both maxima.
+    A mean over all classes is c / (classes present) times smaller than one over the present classes.
+
+    Args:
+      cam_of_transformed: f(Ax), raw.
+      transformed_cam: A f(x), raw, of the same shape.
+      labels: 1 for present, 0 for absent.
+      normalize: "max" puts both through `normalize_cam`, absent classes zero (authors' code); "none" compares the raw
+        CAMs (paper).
+      classes: "all" takes the mean over all classes, "present" over the present ones (0 where there is none).
+      p: exponent, at least 1.
+      eps: as in `normalize_cam`.
+
+    Returns:
+      One value per example.
+
+    Raises:
+      ValueError: the shapes differ, or an option is unknown.
+
+    Source: Eq. 2.
+    """
+    if cam_of_transformed.shape != transformed_cam.shape:
+        raise ValueError(
+            f"ser_loss: the CAM of the transformed image is {cam_of_transformed.shape}, the transformed CAM "
+            f"{transformed_cam.shape}; resize one to the other first"
+        )
+    if p < 1:
+        raise ValueError(f"ser_loss: p must be at least 1, got {p}")
+    if normalize == "max":
+        cam_of_transformed = normalize_cam(cam_of_transformed, labels, eps=eps)
+        transformed_cam = normalize_cam(transformed_cam, labels, eps=eps)
+    elif normalize != "none":
+        raise ValueError(f'ser_loss: normalize must be "max" or "none", got {normalize!r}')
+    distance = jnp.mean(jnp.abs(cam_of_transformed - transformed_cam) ** p, axis=(1, 2))
+    if classes == "all":
+        return jnp.mean(distance, axis=-1)
+    if classes != "present":
+        raise ValueError(f'ser_loss: classes must be "all" or "present", got {classes!r}')
+    labels = labels.astype(distance.dtype)
+    return jnp.sum(distance * labels, axis=-1) / jnp.maximum(jnp.sum(labels, axis=-1), 1)
+
+
+def affinity_loss(
+    affinity: Float[Array, "n d p"],
+    bg_pos: Num[Array, "n d p"],
+    fg_pos: Num[Array, "n d p"],
+    neg: Num[Array, "n d p"],
+    *,
+    eps: float = 1e-5,
+) -> dict[str, Float[Array, ""]]:
+    """Cross entropy of pair affinities, like pairs of background, of foreground and unlike pairs weighed 1 : 1 : 2.
+
+    A ratio of sums over the whole batch, so there is no value per example: under data parallelism pass the global
+    batch, not one device's share.
+
+    Args:
+      affinity: in [0, 1].
+      bg_pos: 1 where both pixels are background.
+      fg_pos: 1 where both are of the same foreground class.
+      neg: 1 where the classes differ. A pair with an ignored pixel is 0 in all three.
+      eps: added inside the logarithms and to the counts.
+
+    Returns:
+      Scalars "loss_bg", "loss_fg", "loss_neg" and "loss" = bg / 4 + fg / 4 + neg / 2.
+    """
+
+    def mean_over(pairs: Array, log_likelihood: Array) -> Array:
+        pairs = pairs.astype(affinity.dtype)
+        return -jnp.sum(pairs * log_likelihood) / (jnp.sum(pairs) + eps)
+
+    alike = jnp.log(affinity + eps)
+    loss_bg, loss_fg = mean_over(bg_pos, alike), mean_over(fg_pos, alike)
+    loss_neg = mean_over(neg, jnp.log(1 + eps - affinity))
+    loss = loss_bg / 4 + loss_fg / 4 + loss_neg / 2
+    return {"loss": loss, "loss_bg": loss_bg, "loss_fg": loss_fg, "loss_neg": loss_neg}
+
+
+def softmax_cross_entropy_ignore(
+    logits: Float[Array, "n h w k"], labels: Integer[Array, "n h w"], *, ignore: int = 255
+) -> Float[Array, ""]:
+    """Softmax cross entropy, mean over the pixels whose label is not `ignore`; 0 when there is none.
+
+    Args:
+      logits: one score per class, background first.
+      labels: class index, or `ignore`. A label that is neither counts as valid with no likelihood term: check the masks.
+      ignore: label of the pixels left out.
+
+    Returns:
+      A scalar: a ratio of sums over the whole batch.
+    """
+    valid = (labels != ignore).astype(logits.dtype)
+    one_hot = jax.nn.one_hot(labels, logits.shape[-1], dtype=logits.dtype)
+    per_pixel = -jnp.sum(one_hot * jax.nn.log_softmax(logits), axis=-1)
+    return jnp.sum(per_pixel * valid) / jnp.maximum(jnp.sum(valid), 1)

@@ -1,0 +1,128 @@
+"""The command ``ssenet``: flags, config, dispatch."""
+
+import argparse
+import difflib
+import sys
+from pathlib import Path
+
+from absl import flags
+from ml_collections import ConfigDict, config_flags
+
+from ssenet_jax.artifacts import flatten
+
+RUN_HELP = """\
+Runs the stages of an experiment, each where it stopped. Keys of the config are set with --config.KEY=VALUE, for example
+  ssenet run --config=configs/scenes.py --workdir=runs/scenes --config.ser.rate=0.5
+"""
+
+
+def console() -> None:
+    """Entry point of the console command."""
+    sys.exit(main(sys.argv[1:]))
+
+
+def main(argv: list[str]) -> int:
+    """Runs one command.
+
+    Returns:
+        The exit code: 0, also after a preemption that can be continued; 2 for bad input, with one line on stderr.
+    """
+    options, overrides = _parser().parse_known_args(argv)
+    try:
+        return options.command(options, overrides)
+    except (ValueError, OSError) as error:
+        if options.traceback:
+            raise
+        print(f"ssenet: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="ssenet", description="From image-level labels to masks and a segmentation network.", allow_abbrev=False)
+    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    common = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    common.add_argument("--traceback", action="store_true", help="show the whole traceback of an error")
+
+    run = _command(commands, "run", _run, RUN_HELP, "run the stages of a config", common)
+    run.add_argument("--config", required=True, metavar="FILE[:ARG]", help="a config file, with the argument of its get_config")
+    run.add_argument("--workdir", required=True, type=Path, help="where everything is written; a rerun goes on there")
+    run.add_argument("--stages", default="", help="comma-separated; default: config.stages")
+
+    predict = _command(commands, "predict", _predict, "Segments photos with the network that a run trained.", "segment photos with a trained network", common)
+    predict.add_argument("--config", required=True, metavar="FILE[:ARG]", help="the config of the run")
+    predict.add_argument("--workdir", required=True, type=Path, help="the workdir of the run")
+    predict.add_argument("--out", required=True, type=Path, help="folder for NAME.png (class indices) and NAME_overlay.jpg")
+    predict.add_argument("photos", nargs="+", type=Path)
+    return parser
+
+
+def _command(commands, name: str, function, description: str, help_: str, common) -> argparse.ArgumentParser:
+    command = commands.add_parser(
+        name, parents=[common], description=description, help=help_, allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    command.set_defaults(command=function)
+    return command
+
+
+def load_config(path: str, overrides: list[str]) -> ConfigDict:
+    """Reads a config file and applies ``--config.KEY=VALUE`` overrides.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: a key that the config does not have (the nearest one is named), or a value of the wrong type.
+    """
+    file = path.partition(":")[0]
+    if not Path(file).is_file():
+        raise FileNotFoundError(f"the config {file} does not exist; give the path of one of the files in configs/")
+    stray = [word for word in overrides if not word.startswith("--config.")]
+    if stray:
+        raise ValueError(f"{stray[0]} is not an option of this command; see ssenet run --help")
+    values = flags.FlagValues()
+    config_flags.DEFINE_config_file("config", flag_values=values)
+    known = _parse(values, [f"--config={path}"])
+    _check_keys(known, overrides)
+    values = flags.FlagValues()
+    config_flags.DEFINE_config_file("config", flag_values=values)
+    return _parse(values, [f"--config={path}", *overrides])
+
+
+def _parse(values: flags.FlagValues, arguments: list[str]) -> ConfigDict:
+    try:
+        values(["ssenet", *arguments])
+    except (flags.Error, TypeError, ValueError) as error:
+        raise ValueError(f"{' '.join(arguments)}: {error}") from error
+    return values["config"].value
+
+
+def _check_keys(config: ConfigDict, overrides: list[str]) -> None:
+    known = flatten(config)
+    for override in overrides:
+        key, separator, _ = override.removeprefix("--config.").partition("=")
+        base = key.partition("[")[0]
+        if not separator:
+            raise ValueError(f"{override} has no value; write --config.{key}=VALUE")
+        if base not in known:
+            near = difflib.get_close_matches(base, known, n=1, cutoff=0.0)
+            raise ValueError(f"the config has no key {base}; the nearest is {near[0]}")
+
+
+def _run(options: argparse.Namespace, overrides: list[str]) -> int:
+    config = load_config(options.config, overrides)
+    flags.FLAGS.mark_as_parsed()  # grain reads absl flags
+    from ssenet_jax.stages import run_stages
+    from ssenet_jax.train import Preempted
+
+    names = tuple(name for name in options.stages.split(",") if name) or tuple(config.stages)
+    try:
+        run_stages(config, options.workdir, names)
+    except Preempted as stopped:
+        print(stopped)
+    return 0
+
+
+def _predict(options: argparse.Namespace, overrides: list[str]) -> int:
+    config = load_config(options.config, overrides)
+    from ssenet_jax.predict import predict
+
+    predict(config, options.workdir, options.photos, options.out)
+    return 0

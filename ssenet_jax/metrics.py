@@ -1,0 +1,172 @@
+"""Segmentation metrics from confusion matrices; numpy, exact integers, additive over images and hosts."""
+
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float, Int, Integer, Num
+
+
+def confusion_matrix(
+    label: Integer[np.ndarray, "*n"], prediction: Integer[np.ndarray, "*n"], num_classes: int, ignore: int = 255
+) -> Int[np.ndarray, "k k"]:
+    """Counts of pixels by true class (rows) and predicted class (columns).
+
+    Args:
+      label: true class of each pixel, `ignore` where it does not count.
+      prediction: predicted class, of the same shape.
+      num_classes: k, the background included.
+      ignore: label of the pixels left out.
+
+    Returns:
+      int64 (k, k); matrices of several images add up.
+
+    Raises:
+      ValueError: the shapes differ, or a class is not in 0 .. k - 1.
+    """
+    label, prediction = np.asarray(label), np.asarray(prediction)
+    if label.shape != prediction.shape:
+        raise ValueError(f"confusion_matrix: the label is {label.shape}, the prediction {prediction.shape}")
+    valid = label != ignore
+    label, prediction = label[valid].astype(np.int64), prediction[valid].astype(np.int64)
+    for name, values in (("label", label), ("prediction", prediction)):
+        if values.size and not 0 <= values.min() <= values.max() < num_classes:
+            wrong = values[(values < 0) | (values >= num_classes)][0]
+            raise ValueError(f"confusion_matrix: {name} {wrong} is not in 0..{num_classes - 1} (ignored: {ignore})")
+    counts = np.bincount(label * num_classes + prediction, minlength=num_classes**2)
+    return counts.reshape(num_classes, num_classes).astype(np.int64)
+
+
+def _counts(confusion: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    confusion = np.asarray(confusion, np.float64)
+    tp = np.diagonal(confusion)
+    return tp, confusion.sum(1) - tp, confusion.sum(0) - tp
+
+
+def _ratio(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
+    return np.divide(numerator, denominator, out=np.full(numerator.shape, np.nan), where=denominator > 0)
+
+
+def iou(confusion: Num[np.ndarray, "k k"]) -> Float[np.ndarray, " k"]:
+    """TP / (TP + FN + FP) of each class, nan for a class with no pixel in labels and predictions. Source: Eq. 4."""
+    tp, fn, fp = _counts(confusion)
+    return _ratio(tp, tp + fn + fp)
+
+
+def fn_share(confusion: Num[np.ndarray, "k k"]) -> Float[np.ndarray, " k"]:
+    """FN / (TP + FN + FP) of each class; with `iou` and `fp_share` it sums to 1."""
+    tp, fn, fp = _counts(confusion)
+    return _ratio(fn, tp + fn + fp)
+
+
+def fp_share(confusion: Num[np.ndarray, "k k"]) -> Float[np.ndarray, " k"]:
+    """FP / (TP + FN + FP) of each class; with `iou` and `fn_share` it sums to 1."""
+    tp, fn, fp = _counts(confusion)
+    return _ratio(fp, tp + fn + fp)
+
+
+def _mean(values: np.ndarray) -> float:
+    return float(values.mean()) if values.size else float("nan")
+
+
+def mean_iou(confusion: Num[np.ndarray, "k k"]) -> float:
+    """Mean IoU over the classes that occur, background included; nan when nothing was counted."""
+    values = iou(confusion)
+    return _mean(values[~np.isnan(values)])
+
+
+def _mean_over_tp(wrong: np.ndarray, tp: np.ndarray, union: np.ndarray) -> float:
+    occurs = union[1:] > 0
+    return _mean(_ratio(wrong[1:], tp[1:])[occurs])
+
+
+def m_fn(confusion: Num[np.ndarray, "k k"]) -> float:
+    """Mean over the foreground classes of FN / TP; nan when a class that occurs has TP = 0. Source: Eq. 5."""
+    tp, fn, fp = _counts(confusion)
+    return _mean_over_tp(fn, tp, tp + fn + fp)
+
+
+def m_fp(confusion: Num[np.ndarray, "k k"]) -> float:
+    """Mean over the foreground classes of FP / TP; nan when a class that occurs has TP = 0. Source: Eq. 6."""
+    tp, fn, fp = _counts(confusion)
+    return _mean_over_tp(fp, tp, tp + fn + fp)
+
+
+def undefined_classes(confusion: Num[np.ndarray, "k k"]) -> tuple[int, ...]:
+    """Foreground classes that occur but have TP = 0: they leave `m_fn` and `m_fp` undefined."""
+    tp, fn, fp = _counts(confusion)
+    return tuple(int(i) for i in np.flatnonzero((tp == 0) & (fn + fp > 0)) if i > 0)
+
+
+class AlphaSweep(NamedTuple):
+    """One value per alpha, in the order asked; `confusions` is (number of alphas, k, k)."""
+
+    alphas: list[float]
+    miou: list[float]
+    m_fn: list[float]
+    m_fp: list[float]
+    confusions: np.ndarray
+
+
+def alpha_confusions(
+    best: Float[np.ndarray, "*n"],
+    winner: Integer[np.ndarray, "*n"],
+    mask: Integer[np.ndarray, "*n"],
+    alphas: Sequence[float],
+    num_classes: int,
+    ignore: int = 255,
+) -> Int[np.ndarray, "a k k"]:
+    """Confusion matrix at every alpha from one pass over the pixels of an image; matrices of several images add up.
+
+    Args:
+      best: score of each pixel's best class.
+      winner: that class, 1 .. k - 1.
+      mask: true class, `ignore` where it does not count.
+      alphas: thresholds in any order; the prediction is background where best <= alpha.
+      num_classes: k, the background included.
+      ignore: label of the pixels left out.
+    """
+    alphas = np.asarray(alphas, np.float32)
+    order = np.argsort(alphas, kind="stable")
+    # `level` is the number of alphas below the score: the pixel is foreground at the first `level` of them.
+    level = np.searchsorted(alphas[order], np.asarray(best, np.float32), side="left")
+    joint = np.stack([
+        confusion_matrix(np.where(level == i, mask, ignore), winner, num_classes, ignore) for i in range(len(alphas) + 1)
+    ])
+    above = np.cumsum(joint[::-1], axis=0)[::-1][1:]
+    above[:, :, 0] += np.cumsum(joint, axis=0)[:-1].sum(axis=2)
+    result = np.empty_like(above)
+    result[order] = above
+    return result
+
+
+def sweep_summary(confusions: Int[np.ndarray, "a k k"], alphas: Sequence[float]) -> AlphaSweep:
+    """mIoU, mFN and mFP at every alpha from summed `alpha_confusions`."""
+    figures = [[f(c) for c in confusions] for f in (mean_iou, m_fn, m_fp)]
+    return AlphaSweep([float(a) for a in alphas], *figures, confusions)
+
+
+def alpha_sweep(
+    cams: Iterable[np.ndarray], labels: Iterable[np.ndarray], masks: Iterable[np.ndarray], alphas: Sequence[float]
+) -> AlphaSweep:
+    """Metrics of CAM labels at every background threshold, in one pass over the data.
+
+    Args:
+      cams: normalised CAMs (h, w, c) in [0, 1]; any iterable, read once.
+      labels: image-level labels (c,) of the same images; absent classes never win.
+      masks: true classes (h, w), 255 ignored.
+      alphas: background thresholds, >= 0.
+
+    Raises:
+      ValueError: no alpha, a negative one, no image, or iterables of different lengths.
+    """
+    if len(alphas) == 0 or min(alphas) < 0:
+        raise ValueError(f"alpha_sweep: expected thresholds >= 0, got {list(alphas)}")
+    total = 0
+    for cam, label, mask in zip(cams, labels, masks, strict=True):
+        scores = np.asarray(cam, np.float32) * np.asarray(label, np.float32)[None, None, :]
+        winner = scores.argmax(-1) + 1
+        total = total + alpha_confusions(scores.max(-1), winner, np.asarray(mask), alphas, scores.shape[-1] + 1)
+    if isinstance(total, int):
+        raise ValueError("alpha_sweep: no image was given")
+    return sweep_summary(total, alphas)

@@ -1,0 +1,125 @@
+"""The losses of the three trainings as functions of parameters and batch, for `train.fit`.
+
+Each factory gives `loss_fn(params, batch_stats, batch, rng, step) -> (loss, (new batch_stats, metrics))`. Networks may
+compute in bfloat16; every loss is computed in float32.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from ssenet_jax import equivariance
+from ssenet_jax.affinity import affinity_labels, pair_affinity
+from ssenet_jax.losses import affinity_loss, multilabel_soft_margin_loss, softmax_cross_entropy_ignore
+from ssenet_jax.ser import two_branch_loss
+from ssenet_jax.train_step import LossFn
+
+
+def eta_schedule(eta: float, total_steps: int, warmup: float) -> Callable[[jax.Array], jax.Array]:
+    """The weight of the regulariser, rising linearly from 0 over the first share `warmup` of the steps."""
+    if not 0 <= warmup <= 1:
+        raise ValueError(f"ser.eta_warmup is {warmup}; it is a share of the steps, between 0 and 1")
+    rising = max(1.0, warmup * total_steps)
+    return lambda step: eta * jnp.minimum(step.astype(jnp.float32) / rising, 1.0) if warmup else jnp.float32(eta)
+
+
+def classifier(
+    model: nn.Module,
+    *,
+    total_steps: int,
+    eta: float,
+    rate: float,
+    eta_warmup: float,
+    normalize: str,
+    classes: str,
+    cam_size: str,
+    p: float,
+) -> LossFn:
+    """The classifier's loss with the scale equivariance regulariser, or, with `eta` 0, without its second branch.
+
+    With `norm="batch"` the running statistics follow the large branch and then the small one.
+
+    Args:
+        model: CamNet.
+        total_steps: length of the training.
+        eta, rate, eta_warmup, normalize, classes, cam_size, p: the section `ser` of the config.
+
+    Returns:
+        A loss of batches with "image" (n,h,w,3) and "labels" (n,c).
+
+    Source: Eq. 1 and 2.
+    """
+    eta_at = eta_schedule(eta, total_steps, eta_warmup)
+    operator = equivariance.resize(rate) if eta else None
+
+    def loss_fn(params, batch_stats, batch, rng, step):
+        statistics = [batch_stats]
+
+        def cam_fn(images, rng):
+            cam, updated = _apply(model, params, statistics[-1], images, rng)
+            statistics.append(updated)
+            return cam
+
+        images, labels = batch["image"], batch["labels"]
+        if not eta:
+            scores = jnp.mean(cam_fn(images, rng), axis=(1, 2))
+            loss = jnp.mean(multilabel_soft_margin_loss(scores, labels))
+            return loss, (statistics[-1], {"loss_cls": loss})
+        ser = {"cam_size": cam_size, "normalize": normalize, "classes": classes, "p": p}
+        loss, metrics = two_branch_loss(cam_fn, images, labels, operator, eta=eta_at(step), rng=rng, **ser)
+        return loss, (statistics[-1], metrics)
+
+    return loss_fn
+
+
+def affinity(model: nn.Module, *, radius: int, border: str = "full") -> LossFn:
+    """AffinityNet's loss on the pixel pairs of the seeds.
+
+    A ratio of sums over the global batch, so with gradient accumulation it is a mean of the micro-batches' ratios.
+
+    Args:
+        model: AffinityNet.
+        radius: of the pairs, in cells.
+        border: "full" or "reference"; see `affinity.pair_affinity`.
+
+    Returns:
+        A loss of batches with "image" (n,h,w,3) and "label" (n,h/8,w/8) uint8, 255 where the seeds do not agree.
+    """
+
+    def loss_fn(params, batch_stats, batch, rng, step):
+        features, statistics = _apply(model, params, batch_stats, batch["image"], rng)
+        pairs = jax.vmap(lambda label: affinity_labels(label, radius, border=border))(batch["label"])
+        metrics = dict(affinity_loss(pair_affinity(features, radius, border=border), *pairs))
+        return metrics.pop("loss"), (statistics, metrics)
+
+    return loss_fn
+
+
+def segmenter(model: nn.Module) -> LossFn:
+    """DeepLab's softmax cross entropy at the size of the crop.
+
+    A mean over the valid pixels of the global batch; see `affinity` for gradient accumulation.
+
+    Args:
+        model: DeepLab.
+
+    Returns:
+        A loss of batches with "image" (n,h,w,3) and "mask" (n,h,w) uint8, 255 ignored.
+    """
+
+    def loss_fn(params, batch_stats, batch, rng, step):
+        logits, statistics = _apply(model, params, batch_stats, batch["image"], rng)
+        logits = equivariance.resize_to(logits, batch["mask"].shape[1:])
+        return softmax_cross_entropy_ignore(logits, batch["mask"]), (statistics, {})
+
+    return loss_fn
+
+
+def _apply(model: nn.Module, params: dict, batch_stats: dict, images: jax.Array, rng: jax.Array) -> tuple[Any, dict]:
+    """The float32 output of a network in training, and its new running statistics."""
+    variables = {"params": params, "batch_stats": batch_stats}
+    (output, _), updated = model.apply(variables, images, train=True, rngs={"dropout": rng}, mutable=["batch_stats"])
+    return output.astype(jnp.float32), updated["batch_stats"]

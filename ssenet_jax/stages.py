@@ -1,0 +1,103 @@
+"""The stages of an experiment: what each reads, what it writes, and the order they depend on each other."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+from jax.experimental import multihost_utils
+from ml_collections import ConfigDict
+
+from ssenet_jax import artifacts, inference_stages, training_stages
+from ssenet_jax.config import BASELINE_STAGES, STAGES
+from ssenet_jax.context import Context
+from ssenet_jax.final_stages import evaluate, write_report
+
+COMMON = ("seed", "dtype", "data", "model")
+
+
+class Stage(NamedTuple):
+    """One row of the table.
+
+    Attributes:
+        run: does what is missing.
+        needs: the stages whose results it reads.
+        sections: the parts of the config that decide its result, beside those of the stages it needs.
+    """
+
+    run: Callable[[Context], None]
+    needs: tuple[str, ...] = ()
+    sections: tuple[str, ...] = ()
+
+
+TABLE = {
+    "train_baseline": Stage(training_stages.train_baseline, (), ("init", "classifier")),
+    "infer_baseline_cams": Stage(inference_stages.infer_baseline_cams, ("train_baseline",), ("cam",)),
+    "train_classifier": Stage(training_stages.train_classifier, (), ("init", "classifier", "ser")),
+    "infer_cams": Stage(inference_stages.infer_cams, ("train_classifier",), ("cam",)),
+    "refine_seeds": Stage(inference_stages.refine_seeds, ("infer_cams",), ("crf",)),
+    "train_affinity": Stage(training_stages.train_affinity, ("refine_seeds",), ("affinity",)),
+    "propagate": Stage(inference_stages.propagate, ("infer_cams", "train_affinity"), ("random_walk",)),
+    "train_segmenter": Stage(training_stages.train_segmenter, ("propagate",), ("segmenter",)),
+    "segment": Stage(inference_stages.segment, ("train_segmenter",), ("segment",)),
+}
+FINAL = {"evaluate": evaluate, "report": write_report}
+
+
+def run_stages(config: ConfigDict, workdir: Path, names: tuple[str, ...]) -> None:
+    """Runs the named stages in the order of the data flow; what is finished is skipped.
+
+    Args:
+        config: see ``config.paper_config``.
+        workdir: made when absent; held by a lock while this runs.
+        names: stages of ``TABLE``, ``"evaluate"`` and ``"report"``.
+
+    Raises:
+        ValueError: an unknown stage, bad data, or results in the workdir that were made under other settings.
+        OSError: the workdir cannot be written, or another run is using it.
+    """
+    order = (*BASELINE_STAGES, *STAGES)
+    unknown = [name for name in names if name not in order]
+    if unknown:
+        raise ValueError(f"there is no stage {unknown[0]}; the stages are {', '.join(order)}")
+    with artifacts.locked(workdir, jax.process_index()):
+        context = Context(config, workdir)
+        if context.is_writer:
+            artifacts.write_text(workdir / "config.json", config.to_json(indent=1) + "\n")
+        for name in sorted(set(names), key=order.index):
+            if name in FINAL:
+                FINAL[name](context, {stage: settings_of(stage, config) for stage in TABLE})
+            else:
+                _run_stage(name, context)
+
+
+def settings_of(name: str, config: ConfigDict) -> dict:
+    """The settings that decide the result of a stage, its own and those of every stage before it."""
+    return artifacts.result_settings(config, tuple(dict.fromkeys((*COMMON, *_sections(name)))))
+
+
+def _sections(name: str) -> list[str]:
+    stage = TABLE[name]
+    return [section for need in stage.needs for section in _sections(need)] + list(stage.sections)
+
+
+def _run_stage(name: str, context: Context) -> None:
+    for need in TABLE[name].needs:
+        if not _is_complete(need, context):
+            raise ValueError(f"{name} reads what {need} writes; run --stages={need} in {context.workdir} first")
+    if _is_complete(name, context):
+        context.say(f"{name}: done before")
+        return
+    settings = settings_of(name, context.config)
+    if context.is_writer:
+        artifacts.write_manifest(context.manifest(name), settings, complete=False)
+    context.say(f"{name}")
+    TABLE[name].run(context)
+    multihost_utils.sync_global_devices(name)
+    if context.is_writer:
+        artifacts.write_manifest(context.manifest(name), settings, complete=True)
+        evaluate(context, {name: settings})
+
+
+def _is_complete(name: str, context: Context) -> bool:
+    return artifacts.check_manifest(context.manifest(name), settings_of(name, context.config), stage=name)

@@ -1,0 +1,211 @@
+"""One loop for the three trainings."""
+
+import math
+import signal
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+from jax.experimental import multihost_utils
+
+from ssenet_jax import optim, sharding
+from ssenet_jax.checkpoint import Checkpoints
+from ssenet_jax.logs import MetricsLog, Progress
+from ssenet_jax.train_step import Recipe, TrainState, create_state, make_step, state_shardings, variables_of
+
+_STEPS_IN_FLIGHT = 2
+
+
+class Preempted(Exception):
+    """The run was told to stop, and has saved what it needs to go on."""
+
+
+class NonFiniteLossError(ValueError):
+    """The loss or a gradient is infinite or not a number."""
+
+
+class Records(NamedTuple):
+    """What a training leaves on disk, and how often.
+
+    Attributes:
+        checkpoints, log, tensorboard: a directory, the file of JSON lines, the directory of event files.
+        checkpoint_every: steps between checkpoints; the last step always has one.
+        keep: number of checkpoints that stay.
+        log_every: steps between lines of the log; a line holds the means over them.
+        picture_every: steps between pictures; 0 for none.
+    """
+
+    checkpoints: Path
+    log: Path
+    tensorboard: Path
+    checkpoint_every: int
+    keep: int
+    log_every: int
+    picture_every: int = 0
+
+
+def fit(
+    recipe: Recipe,
+    variables: dict,
+    batches: Iterator[dict],
+    records: Records,
+    *,
+    mesh: jax.sharding.Mesh,
+    name: str,
+    shard_params: bool = False,
+    picture_fn: Callable[[dict], dict] | None = None,
+) -> dict:
+    """Trains, going on from the newest checkpoint when there is one; a finished training is only read.
+
+    Args:
+        recipe: what to compute.
+        variables: {"params", "batch_stats"} to start from; they stay alive.
+        batches: iterator of dicts of numpy arrays (this process's rows of the batch) and, under "id", the images'
+            ids. Its `get_state()` is JSON, the same on every process, and goes into the checkpoint.
+        records: where and how often to write.
+        mesh: the devices; see `sharding.make_mesh`.
+        name: the stage, for messages.
+        shard_params: see `make_step`.
+        picture_fn: from the current variables to pictures by name, uint8 (h,w,3). Called on every process.
+
+    Returns:
+        The trained variables, on the devices of the mesh.
+
+    Raises:
+        ValueError: for a batch that does not divide, groups that do not cover, a checkpoint of another model.
+        NonFiniteLossError: with the step, the learning rate, the ids and the last good checkpoint.
+        Preempted: after SIGTERM, when the step that was running is done and saved.
+    """
+    state = create_state(variables, recipe)
+    step_fn = make_step(recipe, state, mesh, shard_params=shard_params)
+    with Checkpoints(records.checkpoints, keep=records.keep) as checkpoints:
+        start, state, loop = _begin(checkpoints, state, state_shardings(state, mesh, shard_params=shard_params))
+        if start >= recipe.steps:
+            return variables_of(state)
+        if loop:
+            batches.set_state(loop["input"])
+        size = recipe.batch_size
+        with (
+            MetricsLog(records.log, records.tensorboard, start_step=start) as log,
+            Progress(name, recipe.steps * size, start=start * size) as progress,
+        ):
+            tracker = _Tracker(recipe, records, name, log, progress, checkpoints, loop.get("sums", {}))
+            state = _run(state, step_fn, batches, range(start + 1, recipe.steps + 1), tracker, mesh, picture_fn)
+        return variables_of(state)
+
+
+def _begin(checkpoints, state, shardings):
+    """The number of finished steps, the state after them on the devices, and what the loop had saved."""
+
+    def shapes(tree, placed):
+        return jax.tree.map(lambda x, where: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=where), tree, placed)
+
+    wanted = shapes(variables_of(state), variables_of(shardings))
+    momentum = shapes(state.optimizer.momentum, shardings.optimizer.momentum)
+    restored = checkpoints.restore(wanted, optim.merge(momentum))
+    if restored is None:
+        return 0, sharding.place(state, shardings), {}
+    step, variables, momentum, loop = restored
+    params, momentum = optim.flatten(variables["params"]), optim.flatten(momentum)
+    count = sharding.place(state.optimizer.step + step, shardings.optimizer.step)
+    state = TrainState(
+        trainable={path: params[path] for path in state.trainable},
+        frozen={path: params[path] for path in state.frozen},
+        batch_stats=variables["batch_stats"],
+        optimizer=optim.SgdState(count, momentum),
+    )
+    return step, state, loop
+
+
+def _run(state, step_fn, batches, steps, tracker, mesh, picture_fn):
+    records, checkpoints = tracker.records, tracker.checkpoints
+    with _stop_signal() as told_to_stop:
+        for step in steps:
+            batch = dict(next(batches))
+            ids = [str(i) for i in batch.pop("id", ())]
+            state, metrics = step_fn(state, sharding.global_batch(batch, tracker.recipe.batch_size, mesh))
+            tracker.add(step, metrics, ids)
+            stop = told_to_stop(step)
+            if stop or step % records.checkpoint_every == 0 or step == steps[-1]:
+                tracker.drain()
+                loop = {"input": batches.get_state(), "sums": tracker.sums}
+                checkpoints.save(step, variables_of(state), optim.merge(state.optimizer.momentum), loop)
+            if picture_fn is not None and records.picture_every and step % records.picture_every == 0:
+                tracker.log.write_pictures(step, picture_fn(variables_of(state)))
+            if stop:
+                raise Preempted(
+                    f"{tracker.name} was stopped after step {step} of {steps[-1]}, saved in {checkpoints.newest()}; "
+                    "run the same command again to go on"
+                )
+    return state
+
+
+class _Tracker:
+    """Fetches the metrics of steps that the device has finished, checks them, and logs their means."""
+
+    def __init__(self, recipe, records, name, log, progress, checkpoints, sums):
+        self.recipe, self.records, self.name = recipe, records, name
+        self.log, self.checkpoints, self.sums = log, checkpoints, dict(sums)
+        self._progress, self._pending = progress, deque()
+        self._images, self._since = 0, None
+
+    def add(self, step, metrics, ids):
+        # the first step has been compiled by now, so its time does not count
+        self._since = self._since or time.monotonic()
+        self._pending.append((step, metrics, ids))
+        self.drain(behind=_STEPS_IN_FLIGHT)
+
+    def drain(self, behind=0):
+        """Takes all metrics but those of the last `behind` steps, which the device may still be working on."""
+        while len(self._pending) > behind:
+            step, metrics, ids = self._pending.popleft()
+            self._take(step, {name: float(value) for name, value in jax.device_get(metrics).items()}, ids)
+
+    def _take(self, step, metrics, ids):
+        lr, finite = metrics.pop("lr"), metrics.pop("finite")
+        if not finite or not math.isfinite(metrics["loss"]):
+            raise NonFiniteLossError(self._non_finite(step, metrics["loss"], lr, ids))
+        self.sums = {name: self.sums.get(name, 0.0) + value for name, value in {**metrics, "steps": 1}.items()}
+        self._images += self.recipe.batch_size
+        self._progress.advance(self.recipe.batch_size, f"step {step}/{self.recipe.steps}, loss {metrics['loss']:.4g}")
+        if step % self.records.log_every == 0:
+            self._write(step, lr)
+
+    def _write(self, step, lr):
+        now = time.monotonic()
+        steps = self.sums.pop("steps")
+        means = {name: total / steps for name, total in self.sums.items()}
+        rate = self._images / max(now - self._since, 1e-9)
+        self.log.write(step, {**means, "lr": lr, "images_per_s": round(rate, 2)})
+        self.sums, self._images, self._since = {}, 0, now
+
+    def _non_finite(self, step, loss, lr, ids):
+        what = "a gradient is not finite" if math.isfinite(loss) else f"the loss is {loss}"
+        good = self.checkpoints.newest()
+        saved = f"the last good checkpoint is {good}" if good else "there is no checkpoint yet"
+        return (
+            f"{self.name}: {what} at step {step} (learning rate {lr:.3g}, images {', '.join(ids) or 'unknown'}); "
+            f"{saved}; look at those images, or lower the learning rate"
+        )
+
+
+@contextmanager
+def _stop_signal():
+    """Yields a function of the step that says whether SIGTERM came; all processes are told at the same step."""
+    if jax.process_count() > 1:
+        yield multihost_utils.reached_preemption_sync_point
+        return
+    if threading.current_thread() is not threading.main_thread():
+        yield lambda step: False
+        return
+    came = threading.Event()
+    before = signal.signal(signal.SIGTERM, lambda number, frame: came.set())
+    try:
+        yield lambda step: came.is_set()
+    finally:
+        signal.signal(signal.SIGTERM, before)

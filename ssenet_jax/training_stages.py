@@ -1,0 +1,178 @@
+"""The stages that train: the classifier with and without the second branch, AffinityNet, DeepLab."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+from ml_collections import ConfigDict
+
+from ssenet_jax import augment, input, objectives, pictures, pretrained
+from ssenet_jax.artifacts import read_arrays, read_mask
+from ssenet_jax.checkpoint import load_variables
+from ssenet_jax.context import Context
+from ssenet_jax.datasets import Source
+from ssenet_jax.inference import cam_function, class_slots, views
+from ssenet_jax.train import LossFn, Recipe, fit
+
+PICTURES = 4  # fixed examples whose CAMs go to TensorBoard
+
+
+def train_baseline(context: Context) -> None:
+    """The classifier of one branch."""
+    _train_classifier(context, "baseline", eta=0.0)
+
+
+def train_classifier(context: Context) -> None:
+    """The classifier with the scale equivariance regulariser of ``ser``."""
+    _train_classifier(context, "classifier", eta=context.config.ser.eta)
+
+
+def _train_classifier(context: Context, name: str, *, eta: float) -> None:
+    config, settings = context.config, context.config.classifier
+    model, source = context.cam_net(), context.train_source
+    steps = _steps(settings, source)
+    transform = augment.classifier_transform(
+        crop=settings.crop, long_edge=settings.long_edge, brightness_shift=settings.brightness_shift, **_looks(context, settings)
+    )
+    loss_fn = objectives.classifier(model, total_steps=steps, **{**config.ser, "eta": eta})
+    variables = _start(context, model, "weights")
+    _fit(context, name, settings, loss_fn, variables, source, transform, picture_fn=_cam_pictures(context))
+
+
+def train_affinity(context: Context) -> None:
+    """AffinityNet on pixel pairs of the seeds."""
+    settings, model = context.config.affinity, context.affinity_net()
+    loss_fn = objectives.affinity(model, radius=settings.radius, border=settings.border)
+    transform = augment.affinity_transform(crop=settings.crop, **_looks(context, settings))
+    source = Extended(context.train_source, lambda record: _with_seeds(context, record))
+    _fit(context, "affinity", settings, loss_fn, _start(context, model, settings.init), source, transform)
+
+
+def train_segmenter(context: Context) -> None:
+    """DeepLab on the pseudo labels."""
+    settings, model = context.config.segmenter, context.deeplab()
+    mean, std = context.backbone.mean, context.backbone.std
+    transform = augment.segmenter_transform(crop=settings.crop, scale=settings.scale, flip=settings.flip, mean=mean, std=std)
+    source = Extended(
+        context.train_source, lambda record: {**record, "mask": read_mask(context.pseudo_label(record["id"]))}
+    )
+    _fit(context, "segmenter", settings, objectives.segmenter(model), _start(context, model, settings.init), source, transform)
+
+
+class Extended:
+    """A source whose records get more from the workdir."""
+
+    def __init__(self, source: Source, extend: Callable[[dict], dict]):
+        self.ids, self.class_names = source.ids, source.class_names
+        self._source, self._extend = source, extend
+
+    def __len__(self) -> int:
+        return len(self._source)
+
+    def __getitem__(self, index: int) -> dict:
+        return self._extend(self._source[index])
+
+
+def _with_seeds(context: Context, record: dict) -> dict:
+    low, high, classes = read_arrays(context.seed(record["id"]), "low", "high", "classes")
+    return {**record, "low": low, "high": high, "classes": classes}
+
+
+def _looks(context: Context, settings: ConfigDict) -> dict[str, Any]:
+    jitter = {name: settings[name] for name in ("flip", "brightness", "contrast", "saturation", "hue")}
+    return {**jitter, "mean": context.backbone.mean, "std": context.backbone.std}
+
+
+def _steps(settings: ConfigDict, source: Any) -> int:
+    """Epochs are whole batches, as the authors count them."""
+    return settings.steps or settings.epochs * max(1, len(source) // settings.batch_size)
+
+
+def _start(context: Context, model: nn.Module, init: str) -> dict:
+    """New variables, with the backbone from a weight file or from the trained classifier.
+
+    Raises:
+        ValueError: for another ``init``, or weights that do not fit.
+    """
+    shape = jnp.zeros((1, 64, 64, 3), jnp.float32)
+    variables = jax.jit(model.init)(jax.random.key(context.config.seed), shape)
+    if init == "classifier":
+        trained = load_variables(context.checkpoints("classifier"), "train_classifier")
+        return {kind: {**tree, "backbone": trained[kind]["backbone"]} for kind, tree in variables.items()}
+    if init != "weights":
+        raise ValueError(f"init is {init!r}; it must be 'weights' (those of init.weights) or 'classifier'")
+    weights = context.config.init.weights
+    return pretrained.load_weights(weights, model, variables) if weights else variables
+
+
+def _groups(context: Context, settings: ConfigDict) -> list[tuple[str, float, float]]:
+    frozen = [(pattern, 0.0, 0.0) for pattern in context.config.model.frozen]
+    return frozen + [(pattern, rate, decay * settings.weight_decay) for pattern, rate, decay in settings.groups]
+
+
+def _fit(
+    context: Context,
+    name: str,
+    settings: ConfigDict,
+    loss_fn: LossFn,
+    variables: dict,
+    source: Any,
+    transform: Callable,
+    picture_fn: Callable | None = None,
+) -> None:
+    seed, steps = context.config.seed, _steps(settings, source)
+    recipe = Recipe(
+        loss_fn=loss_fn,
+        groups=_groups(context, settings),
+        steps=steps,
+        batch_size=settings.batch_size,
+        accumulate=settings.accumulate,
+        lr=settings.lr,
+        power=settings.power,
+        momentum=settings.momentum,
+        seed=seed,
+    )
+    batches = input.train_batches(
+        source,
+        transform,
+        batch_size=settings.batch_size,
+        seed=seed,
+        process_index=jax.process_index(),
+        process_count=jax.process_count(),
+    )
+    stage = f"train_{name}"
+    fit(
+        recipe,
+        variables,
+        input.iterate(batches, 0),
+        mesh=context.mesh,
+        name=stage,
+        checkpoint_dir=context.checkpoints(name),
+        log_path=context.workdir / "logs" / f"{stage}.jsonl",
+        tensorboard_dir=context.workdir / "tensorboard" / stage,
+        checkpoint_every=settings.checkpoint_every,
+        keep=settings.keep,
+        log_every=settings.log_every,
+        picture_every=settings.picture_every,
+        picture_fn=picture_fn,
+        shard_params=context.config.mesh.shard_params,
+    )
+
+
+def _cam_pictures(context: Context) -> Callable[[dict], dict[str, np.ndarray]]:
+    """Pictures of the single-scale CAMs of the first training images, by image id."""
+    config, source = context.config, context.train_source
+    function = cam_function(context.cam_net(), scales=(1.0,), flip=False)
+    records = [source[index] for index in range(min(PICTURES, len(source)))]
+
+    def picture(variables: dict, record: dict) -> np.ndarray:
+        height, width = record["image"].shape[:2]
+        canvas = tuple(-(-side // config.inference.bucket) * config.inference.bucket for side in (height, width))
+        batch = views([record["image"]], canvas, (1.0,), config.model.backbone, 1)
+        cam = function(variables, batch, *class_slots([record["labels"]], 1), canvas=canvas)
+        return pictures.cam_picture(record["image"], np.asarray(cam[0, :height, :width]))
+
+    return lambda variables: {f"cam/{record['id']}": picture(variables, record) for record in records}

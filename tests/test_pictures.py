@@ -1,0 +1,58 @@
+import numpy as np
+import pytest
+
+from ssenet_jax.pictures import cam_picture, overlay_labels, palette, shrink
+
+GREY = np.full((8, 12, 3), 100, np.uint8)
+
+
+def test_palette_is_vocs():
+    colors = palette(256)
+    # aeroplane, bicycle, cat, person, tvmonitor, the ignore label: as in VOCdevkit's VOClabelcolormap
+    known = {0: (0, 0, 0), 1: (128, 0, 0), 2: (0, 128, 0), 8: (64, 0, 0), 15: (192, 128, 128), 20: (0, 64, 128)}
+    assert {label: tuple(colors[label].tolist()) for label in known} == known
+    assert tuple(colors[255]) == (224, 224, 192)
+    assert len(np.unique(colors, axis=0)) == 256
+
+
+@pytest.mark.parametrize("num_classes", [0, 257])
+def test_palette_refuses_what_a_label_cannot_name(num_classes):
+    with pytest.raises(ValueError, match="1 to 256"):
+        palette(num_classes)
+
+
+def test_labels_color_their_pixels_and_leave_background():
+    labels = np.zeros((4, 6), np.uint8)  # half the image's size
+    labels[:, 3:] = 2
+    picture = overlay_labels(GREY, labels, opacity=0.5)
+    assert picture.shape == GREY.shape and picture.dtype == np.uint8
+    np.testing.assert_array_equal(picture[:, :5], GREY[:, :5])
+    np.testing.assert_array_equal(picture[:, 5], 255)  # the outline
+    assert (picture[:, 6:] == (50, 114, 50)).all()
+
+
+def test_cam_is_brightest_where_its_strongest_class_is():
+    cam = np.zeros((8, 12, 2), np.float16)
+    cam[2, 3, 0], cam[5, 9, 1] = 1.0, 0.5
+    brightness = cam_picture(GREY, cam).astype(int).sum(axis=-1)
+    assert np.unravel_index(brightness.argmax(), brightness.shape) == (2, 3)
+    assert brightness[0, 0] < brightness[5, 9] < brightness[2, 3]
+
+
+def test_alpha_is_drawn_as_a_border():
+    cam = np.zeros((8, 12, 1), np.float32)
+    cam[:, 6:] = 1.0
+    assert (cam_picture(GREY, cam, alpha=0.2)[:, 5] == 255).all()
+    assert not (cam_picture(GREY, cam)[:, 5] == 255).all(axis=-1).any()
+
+
+def test_cam_without_classes_is_dark_and_of_another_size_is_brought_to_the_image():
+    np.testing.assert_array_equal(
+        cam_picture(GREY, np.zeros((3, 5, 0), np.float32)), cam_picture(GREY, np.zeros((8, 12, 1), np.float32))
+    )
+
+
+def test_shrink_keeps_the_aspect_ratio_and_never_enlarges():
+    assert shrink(GREY, 6).shape == (4, 6, 3)
+    assert shrink(GREY, 12) is GREY
+    assert shrink(np.zeros((1, 500, 3), np.uint8), 50).shape == (1, 50, 3)

@@ -1,0 +1,239 @@
+"""The loop on a small network: exact resume, devices, accumulation, preemption, non-finite losses, the log."""
+
+import json
+import os
+import signal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import linen as nn
+
+from ssenet_jax import objectives, train
+from ssenet_jax.checkpoint import load_variables
+from ssenet_jax.sharding import global_batch, make_mesh, place
+from ssenet_jax.train_step import Recipe, create_state, make_step, state_shardings, variables_of
+
+GROUPS = (("front/.*", 0.0, 0.0), (".*/bias", 2.0, 0.0), ("norm/.*", 1.0, 0.0), (".*", 1.0, 5e-4))
+BATCH = 16
+
+
+class SmallNet(nn.Module):
+    """Two convolutions with a batch norm and dropout between them; the first can be frozen."""
+
+    dropout: float = 0.5
+
+    @nn.compact
+    def __call__(self, images, train=False, sizes=None):
+        x = nn.relu(nn.Conv(8, (3, 3), strides=2, name="front")(images))
+        x = nn.BatchNorm(use_running_average=not train, name="norm")(x)
+        x = nn.Dropout(self.dropout, deterministic=not train)(x)
+        return nn.Conv(3, (1, 1), use_bias=True, name="head")(x), {}
+
+
+class Batches:
+    """Batch i is decided by i alone; batches listed in `broken` hold an infinity."""
+
+    def __init__(self, broken=(), on_step=None):
+        self.index, self.broken, self.on_step = 0, broken, on_step
+
+    def __next__(self):
+        rng = np.random.default_rng(self.index)
+        image = rng.standard_normal((BATCH, 12, 12, 3), dtype=np.float32)
+        if self.index in self.broken:
+            image[3] = np.inf
+        labels = (rng.random((BATCH, 3)) < 0.5).astype(np.float32)
+        ids = [f"image_{self.index}_{row}" for row in range(BATCH)]
+        self.index += 1
+        if self.on_step is not None:
+            self.on_step(self.index)
+        return {"id": ids, "image": image, "labels": labels}
+
+    def get_state(self):
+        return {"next_index": self.index}
+
+    def set_state(self, state):
+        self.index = state["next_index"]
+
+
+def small_recipe(dropout=0.5, steps=4, **changes):
+    loss_fn = objectives.classifier(
+        SmallNet(dropout), total_steps=steps, eta=1.0, rate=0.5, eta_warmup=0.5, normalize="max", classes="present",
+        cam_size="image", p=2.0,
+    )  # fmt: skip
+    defaults = {"batch_size": BATCH, "accumulate": 1, "lr": 0.1, "power": 0.9, "momentum": 0.9, "seed": 3}
+    return Recipe(loss_fn, GROUPS, steps, **{**defaults, **changes})
+
+
+@pytest.fixture(scope="module")
+def variables():
+    return SmallNet().init(jax.random.key(0), jnp.zeros((1, 12, 12, 3)))
+
+
+@pytest.fixture(scope="module")
+def mesh():
+    return make_mesh(2)
+
+
+def run(folder, variables, mesh, batches=None, recipe=None, **changes):
+    defaults = {"checkpoint_every": 2, "keep": 3, "log_every": 1}
+    records = train.Records(folder / "checkpoints", folder / "log.jsonl", folder / "tb", **{**defaults, **changes})
+    recipe = recipe or small_recipe()
+    return train.fit(recipe, variables, batches or Batches(), records, mesh=mesh, name="train_small")
+
+
+def log_of(folder):
+    lines = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+    return [{name: value for name, value in line.items() if name != "images_per_s"} for line in lines]
+
+
+def assert_same(tree, other):
+    jax.tree.map(np.testing.assert_array_equal, tree, other)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory, variables, mesh):
+    folder = tmp_path_factory.mktemp("undisturbed")
+    return folder, jax.device_get(run(folder, variables, mesh))
+
+
+def test_fit_trains_and_keeps_what_is_frozen(undisturbed, variables):
+    folder, trained = undisturbed
+    assert_same(trained["params"]["front"], variables["params"]["front"])
+    assert not np.allclose(trained["params"]["head"]["kernel"], variables["params"]["head"]["kernel"])
+    assert not np.allclose(trained["batch_stats"]["norm"]["mean"], variables["batch_stats"]["norm"]["mean"])
+    assert_same(load_variables(folder / "checkpoints", "train_small"), trained)
+    lines = log_of(folder)
+    assert [line["step"] for line in lines] == [1, 2, 3, 4]
+    assert set(lines[0]) == {"step", "loss", "loss_cls", "loss_cls_s", "loss_ser", "lr"}
+    assert lines[0]["lr"] == pytest.approx(0.1)
+
+
+def test_a_finished_training_is_only_read(undisturbed, variables, mesh):
+    folder, trained = undisturbed
+    before = (folder / "log.jsonl").read_text()
+    batches = Batches()
+    assert_same(jax.device_get(run(folder, variables, mesh, batches)), trained)
+    assert batches.index == 0 and (folder / "log.jsonl").read_text() == before
+
+
+@pytest.mark.parametrize("log_every", [1, 3])
+def test_preempted_and_resumed_equals_undisturbed_to_the_bit(tmp_path, undisturbed, variables, mesh, log_every):
+    def stop(index):
+        if index == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    handler = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(train.Preempted, match=r"after step 2 of 4, saved in .*/2; run the same command again"):
+        run(tmp_path, variables, mesh, Batches(on_step=stop), checkpoint_every=100, log_every=log_every)
+    assert signal.getsignal(signal.SIGTERM) is handler
+    # a killed run may also have written lines past its checkpoint, and half of one
+    with (tmp_path / "log.jsonl").open("a") as file:
+        file.write('{"step": 3, "loss": 0.0}\n{"step": 4, "lo')
+    trained = jax.device_get(run(tmp_path, variables, mesh, log_every=log_every))
+    assert_same(trained, undisturbed[1])
+    expected = log_of(undisturbed[0])
+    if log_every == 1:
+        assert log_of(tmp_path) == expected
+    else:
+        (line,) = log_of(tmp_path)
+        assert line["loss"] == pytest.approx(np.mean([e["loss"] for e in expected[:3]]), rel=1e-12)
+
+
+@pytest.fixture(scope="module")
+def one_device_step(variables):
+    return step_on(variables, 1)
+
+
+def step_on(variables, devices, dropout=0.5, **changes):
+    recipe, mesh = small_recipe(dropout, **changes), make_mesh(devices)
+    state = create_state(variables, recipe)
+    shard_params = devices == 8
+    step = make_step(recipe, state, mesh, shard_params=shard_params)
+    state = place(state, state_shardings(state, mesh, shard_params=shard_params))
+    batches = Batches()
+    for _ in range(2):
+        batch = next(batches)
+        del batch["id"]
+        state, metrics = step(state, global_batch(batch, BATCH, mesh))
+    return jax.device_get(metrics), state
+
+
+@pytest.mark.parametrize("devices", [2, 8])
+def test_a_step_is_the_same_on_any_number_of_devices(variables, one_device_step, devices):
+    metrics, state = step_on(variables, devices)
+    expected, expected_state = one_device_step
+    for name, value in expected.items():
+        assert metrics[name] == pytest.approx(value, rel=1e-6, abs=1e-6), name
+    for ours, theirs in zip(jax.tree.leaves(variables_of(state)), jax.tree.leaves(variables_of(expected_state)), strict=True):
+        assert np.max(np.abs(ours - theirs)) <= 1e-5 * np.max(np.abs(theirs))
+
+
+def test_shard_params_splits_parameters_and_momentum(variables):
+    _, state = step_on(variables, 8)
+    assert "data" in state.trainable["head/kernel"].sharding.spec
+    assert "data" in state.optimizer.momentum["head/kernel"].sharding.spec
+    assert "data" in state.frozen["front/kernel"].sharding.spec
+    assert state.trainable["head/bias"].sharding.is_fully_replicated  # 3 values on 8 devices
+
+
+def test_accumulation_equals_the_full_batch():
+    class Plain(nn.Module):
+        @nn.compact
+        def __call__(self, images, train=False):
+            self.variable("batch_stats", "unused", jnp.zeros, ())
+            return nn.Conv(3, (3, 3), name="head")(images), {}
+
+    variables = Plain().init(jax.random.key(0), jnp.zeros((1, 12, 12, 3)))
+    results = []
+    for accumulate in (1, 4):
+        recipe = small_recipe(accumulate=accumulate)
+        loss_fn = objectives.classifier(
+            Plain(), total_steps=4, eta=0.0, rate=0.5, eta_warmup=0.0, normalize="max", classes="all", cam_size="image",
+            p=2.0,
+        )  # fmt: skip
+        recipe, mesh = recipe._replace(loss_fn=loss_fn), make_mesh(4)
+        state = create_state(variables, recipe)
+        step = make_step(recipe, state, mesh)
+        state = place(state, state_shardings(state, mesh, shard_params=False))
+        batch = next(Batches())
+        del batch["id"]
+        state, metrics = step(state, global_batch(batch, BATCH, mesh))
+        results.append((metrics["loss"], state.trainable["head/kernel"]))
+    np.testing.assert_allclose(results[0][0], results[1][0], rtol=1e-6)
+    np.testing.assert_allclose(results[0][1], results[1][1], rtol=1e-5, atol=1e-7)
+
+
+def test_a_non_finite_loss_stops_with_all_that_is_known(tmp_path, variables, mesh):
+    with pytest.raises(train.NonFiniteLossError) as error:
+        run(tmp_path, variables, mesh, Batches(broken=(2,)))
+    message = str(error.value)
+    assert "at step 3 " in message and "image_2_3" in message and "image_1_3" not in message
+    assert "learning rate 0.0536" in message and message.count("\n") == 0
+    assert str(tmp_path / "checkpoints" / "2") in message
+    assert [line["step"] for line in log_of(tmp_path)] == [1, 2]
+    assert all(np.isfinite(x).all() for x in jax.tree.leaves(load_variables(tmp_path / "checkpoints", "train_small")))
+
+
+def test_a_batch_that_does_not_divide_is_an_error_with_a_remedy(variables):
+    recipe = small_recipe(batch_size=12)
+    with pytest.raises(ValueError, match="batch_size 12 does not divide by 8 devices x 1 micro-batches; use a multiple of 8"):
+        make_step(recipe, create_state(variables, recipe), make_mesh(8))
+
+
+def test_everything_frozen_is_an_error(variables):
+    with pytest.raises(ValueError, match="freeze every parameter"):
+        create_state(variables, small_recipe()._replace(groups=((".*", 0.0, 0.0),)))
+
+
+def test_pictures_are_made_from_the_current_variables(tmp_path, variables, mesh):
+    seen = []
+
+    def picture_fn(current):
+        seen.append(np.asarray(current["params"]["head"]["bias"]))
+        return {"cam": np.zeros((4, 4, 3), np.uint8)}
+
+    records = train.Records(tmp_path / "c", tmp_path / "log.jsonl", tmp_path / "tb", 100, 1, 2, picture_every=2)
+    train.fit(small_recipe(), variables, Batches(), records, mesh=mesh, name="train_small", picture_fn=picture_fn)
+    assert len(seen) == 2 and not np.array_equal(*seen)
