@@ -6,7 +6,7 @@ from jaxtyping import Array, Float, Num, UInt8
 
 
 def normalize_cam(
-    cam: Float[Array, "n h w c"], labels: Num[Array, "n c"] | None = None, *, eps: float = 1e-5
+    cam: Float[Array, "n h w c"], labels: Num[Array, "n c"] | None = None, *, eps: int | float = 1e-5
 ) -> Float[Array, "n h w c"]:
     """Scales each class of each CAM to [0, 1] by its own maximum.
 
@@ -31,7 +31,7 @@ def _best(cam: Array) -> Array:
     return jnp.max(cam, axis=-1, keepdims=True)
 
 
-def add_background(cam: Float[Array, "n h w c"], alpha: float | Float[Array, ""]) -> Float[Array, "n h w k"]:
+def add_background(cam: Float[Array, "n h w c"], alpha: int | float | Float[Array, ""]) -> Float[Array, "n h w k"]:
     """Puts a background of constant score in front of the classes.
 
     Args:
@@ -42,7 +42,7 @@ def add_background(cam: Float[Array, "n h w c"], alpha: float | Float[Array, ""]
     return jnp.concatenate([background, cam], axis=-1)
 
 
-def add_background_power(cam: Float[Array, "n h w c"], alpha: float) -> Float[Array, "n h w k"]:
+def add_background_power(cam: Float[Array, "n h w c"], alpha: int | float) -> Float[Array, "n h w k"]:
     """Puts the background (1 - max cam) ** alpha in front of the classes.
 
     Args:
@@ -54,7 +54,7 @@ def add_background_power(cam: Float[Array, "n h w c"], alpha: float) -> Float[Ar
     return jnp.concatenate([background, cam], axis=-1)
 
 
-def cam_to_labels(cam: Float[Array, "n h w c"], alpha: float | Float[Array, ""]) -> UInt8[Array, "n h w"]:
+def cam_to_labels(cam: Float[Array, "n h w c"], alpha: int | float | Float[Array, ""]) -> UInt8[Array, "n h w"]:
     """Class index + 1 of the best class, 0 (background) where the best score is at most alpha.
 
     Args:

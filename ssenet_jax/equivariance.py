@@ -36,6 +36,8 @@ class Operator:
 def linear_matrix(size: int, out: int, *, step: float | None = None) -> np.ndarray:
     """Bilinear interpolation along one axis as a matrix, half-pixel centres, no antialiasing.
 
+    Positions are rounded to float32 as PyTorch does, which moves a weight by up to 4e-6 at 60 pixels.
+
     Args:
       size: length of the input axis.
       out: length of the output axis.
@@ -44,8 +46,10 @@ def linear_matrix(size: int, out: int, *, step: float | None = None) -> np.ndarr
     Returns:
       (out, size) float64; every row sums to 1. Samples beyond the first or last centre take that centre's value.
     """
-    step = size / out if step is None else step
-    position = np.clip((np.arange(out) + 0.5) * step - 0.5, 0, size - 1)
+    step = np.float64(np.float32(size / out if step is None else step))
+    # One rounding after product and difference: a fused multiply-add.
+    position = np.float32((np.arange(out) + 0.5) * step - 0.5)
+    position = np.clip(position, 0, size - 1).astype(np.float64)
     return np.maximum(0.0, 1.0 - np.abs(position[:, None] - np.arange(size)[None, :]))
 
 
@@ -100,13 +104,14 @@ def resize_valid(
 ) -> Float[Array, "n h2 w2 c"]:
     """Resizes the valid area of each padded array as `resize_to` would resize it alone; sizes may be traced.
 
-    What lies outside the valid area of x is not read, unless it is not finite.
+    What lies outside the valid area of x must be finite; it has no influence. The weights are exact, those of
+    `resize_to` rounded as PyTorch's: up to 4e-6 apart at 60 pixels, 3e-5 at 500.
 
     Args:
       x: padded at the bottom and right.
       sizes_in: valid height and width of each x, at least 1.
       sizes_out: height and width that the valid area is resized to.
-      canvas_out: static shape of the result; must hold every size in sizes_out.
+      canvas_out: static shape of the result; what a size exceeds it by is cut off.
 
     Returns:
       The resized areas at the top left, zero elsewhere.
@@ -118,7 +123,7 @@ def resize_valid(
     return jnp.einsum("nph,nhqc->npqc", rows.astype(x.dtype), narrow, precision=highest)
 
 
-def resize(rate: float, *, sampling: str = "size") -> Operator:
+def resize(rate: int | float, *, sampling: str = "size") -> Operator:
     """Bilinear scaling by a rate to floor(size * rate), half-pixel centres, no antialiasing.
 
     Args:
@@ -165,7 +170,7 @@ def rot90(k: int = 1) -> Operator:
     return Operator(lambda x: jnp.rot90(x, k, axes=(1, 2)))
 
 
-def translate(dy: float, dx: float) -> Operator:
+def translate(dy: int | float, dx: int | float) -> Operator:
     """Moves content down by dy of the height and right by dx of the width; zeros move in; bilinear.
 
     Args:
@@ -180,7 +185,7 @@ def translate(dy: float, dx: float) -> Operator:
     return _separable(lambda h: matrix(h, dy), lambda w: matrix(w, dx))
 
 
-def rotate(degrees: float) -> Operator:
+def rotate(degrees: int | float) -> Operator:
     """Turns counterclockwise about the centre, keeping the shape; zeros outside; bilinear."""
     angle = math.radians(degrees)
     cos, sin = math.cos(angle), math.sin(angle)
@@ -192,7 +197,7 @@ def rotate(degrees: float) -> Operator:
     return Operator(lambda x: _sample_affine(x, to_input(x.shape[1], x.shape[2])))
 
 
-def affine(matrix_2x3: Sequence[Sequence[float]] | np.ndarray) -> Operator:
+def affine(matrix_2x3: Sequence[Sequence[int | float]] | np.ndarray) -> Operator:
     """Samples the input at an affine map of the output's coordinates, keeping the shape; zeros outside; bilinear.
 
     The map goes from the output to the input: to move content by +t, write -t.

@@ -6,6 +6,7 @@ import sys
 import time
 from pathlib import Path
 
+import jax
 from tensorboardX import SummaryWriter
 from tqdm import tqdm
 
@@ -36,7 +37,8 @@ def _step_of(line):
 class MetricsLog:
     """Appends metrics to a file of JSON lines and to TensorBoard, going on after `start_step`.
 
-    Lines past `start_step`, written by a run that was killed after its last checkpoint, are removed first.
+    Lines past `start_step`, written by a run that was killed after its last checkpoint, are removed first. Of several
+    processes only the first one writes.
 
     Args:
         path: the file of JSON lines.
@@ -45,33 +47,42 @@ class MetricsLog:
     """
 
     def __init__(self, path: str | os.PathLike, tensorboard: str | os.PathLike, *, start_step: int):
-        path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        cut_lines(path, start_step)
-        self._file = path.open("a", buffering=1)
-        self._events = SummaryWriter(str(tensorboard), purge_step=start_step + 1)
+        self._file = self._events = None
+        if jax.process_index() == 0:
+            path = Path(path)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            cut_lines(path, start_step)
+            self._file = path.open("a", buffering=1)
+            self._events = SummaryWriter(str(tensorboard), purge_step=start_step + 1)
 
     def __enter__(self):
         return self
 
     def __exit__(self, *error):
-        self._file.close()
-        self._events.close()
+        if self._file is not None:
+            self._file.close()
+            self._events.close()
 
     def write(self, step: int, metrics: dict[str, float]) -> None:
         """Adds the metrics of a step."""
+        if self._file is None:
+            return
         self._file.write(json.dumps({"step": step, **metrics}) + "\n")
         for name, value in metrics.items():
             self._events.add_scalar(name, value, step)
 
     def write_pictures(self, step: int, pictures: dict) -> None:
         """Adds pictures, uint8 (h,w,3) by name, to TensorBoard."""
+        if self._events is None:
+            return
         for name, picture in pictures.items():
             self._events.add_image(name, picture, step, dataformats="HWC")
 
 
 class Progress:
     """How far a run is: a bar on a terminal, a plain line at every twentieth of the way elsewhere.
+
+    Of several processes only the first one shows it.
 
     Args:
         name: what is running.
@@ -85,8 +96,8 @@ class Progress:
         self._stream = stream or sys.stderr
         self._name, self._total, self._unit = name, total, unit
         self._start, self._done, self._began = start, start, time.monotonic()
-        self._bar = None
-        if self._stream.isatty():
+        self._bar, self._shown = None, jax.process_index() == 0
+        if self._shown and self._stream.isatty():
             self._bar = tqdm(total=total, initial=start, desc=name, unit=f" {unit}s", file=self._stream, leave=True)
 
     def __enter__(self):
@@ -107,7 +118,7 @@ class Progress:
         if self._bar is not None:
             self._bar.set_postfix_str(note, refresh=False)
             self._bar.update(count)
-        elif self._done * 20 // self._total > before * 20 // self._total:
+        elif self._shown and self._done * 20 // self._total > before * 20 // self._total:
             print(self._line(note), file=self._stream, flush=True)
 
     def _line(self, note):

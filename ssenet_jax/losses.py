@@ -31,8 +31,8 @@ def ser_loss(
     *,
     normalize: str = "max",
     classes: str = "all",
-    p: float = 2,
-    eps: float = 1e-5,
+    p: int | float = 2,
+    eps: int | float = 1e-5,
 ) -> Float[Array, " n"]:
     """Scale equivariance regulariser: mean of |f(Ax) - A f(x)| ** p over pixels and classes.
 
@@ -84,7 +84,7 @@ def affinity_loss(
     fg_pos: Num[Array, "n d p"],
     neg: Num[Array, "n d p"],
     *,
-    eps: float = 1e-5,
+    eps: int | float = 1e-5,
 ) -> dict[str, Float[Array, ""]]:
     """Cross entropy of pair affinities, like pairs of background, of foreground and unlike pairs weighed 1 : 1 : 2.
 
@@ -120,7 +120,7 @@ def softmax_cross_entropy_ignore(
 
     Args:
       logits: one score per class, background first.
-      labels: class index, or `ignore`. A label that is neither counts as valid with no likelihood term: check the masks.
+      labels: class index, or `ignore`. One that is neither dilutes the mean: check the masks beforehand.
       ignore: label of the pixels left out.
 
     Returns:

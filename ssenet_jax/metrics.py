@@ -24,17 +24,25 @@ def confusion_matrix(
     Raises:
       ValueError: the shapes differ, or a class is not in 0 .. k - 1.
     """
+    return _joint_counts(label, prediction, np.zeros(np.shape(label), np.int64), 1, num_classes, ignore)[0]
+
+
+def _joint_counts(
+    label: np.ndarray, prediction: np.ndarray, group: np.ndarray, num_groups: int, num_classes: int, ignore: int
+) -> np.ndarray:
+    """Confusion matrices of several groups of pixels: (num_groups, k, k)."""
     label, prediction = np.asarray(label), np.asarray(prediction)
-    if label.shape != prediction.shape:
-        raise ValueError(f"confusion_matrix: the label is {label.shape}, the prediction {prediction.shape}")
+    if not label.shape == prediction.shape == group.shape:
+        raise ValueError(f"confusion matrix: the label is {label.shape}, the prediction {prediction.shape}")
     valid = label != ignore
-    label, prediction = label[valid].astype(np.int64), prediction[valid].astype(np.int64)
+    label, prediction, group = (x[valid].astype(np.int64) for x in (label, prediction, group))
     for name, values in (("label", label), ("prediction", prediction)):
         if values.size and not 0 <= values.min() <= values.max() < num_classes:
             wrong = values[(values < 0) | (values >= num_classes)][0]
-            raise ValueError(f"confusion_matrix: {name} {wrong} is not in 0..{num_classes - 1} (ignored: {ignore})")
-    counts = np.bincount(label * num_classes + prediction, minlength=num_classes**2)
-    return counts.reshape(num_classes, num_classes).astype(np.int64)
+            raise ValueError(f"confusion matrix: {name} {wrong} is not in 0..{num_classes - 1} (ignored: {ignore})")
+    index = (group * num_classes + label) * num_classes + prediction
+    counts = np.bincount(index, minlength=num_groups * num_classes**2)
+    return counts.reshape(num_groups, num_classes, num_classes).astype(np.int64)
 
 
 def _counts(confusion: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -112,7 +120,7 @@ def alpha_confusions(
     best: Float[np.ndarray, "*n"],
     winner: Integer[np.ndarray, "*n"],
     mask: Integer[np.ndarray, "*n"],
-    alphas: Sequence[float],
+    alphas: Sequence[int | float],
     num_classes: int,
     ignore: int = 255,
 ) -> Int[np.ndarray, "a k k"]:
@@ -130,24 +138,22 @@ def alpha_confusions(
     order = np.argsort(alphas, kind="stable")
     # `level` is the number of alphas below the score: the pixel is foreground at the first `level` of them.
     level = np.searchsorted(alphas[order], np.asarray(best, np.float32), side="left")
-    joint = np.stack([
-        confusion_matrix(np.where(level == i, mask, ignore), winner, num_classes, ignore) for i in range(len(alphas) + 1)
-    ])
-    above = np.cumsum(joint[::-1], axis=0)[::-1][1:]
-    above[:, :, 0] += np.cumsum(joint, axis=0)[:-1].sum(axis=2)
-    result = np.empty_like(above)
-    result[order] = above
-    return result
+    joint = _joint_counts(mask, winner, level, len(alphas) + 1, num_classes, ignore)
+    sorted_confusions = np.cumsum(joint[::-1], axis=0)[::-1][1:].copy()
+    sorted_confusions[:, :, 0] += np.cumsum(joint, axis=0)[:-1].sum(axis=2)
+    confusions = np.empty_like(sorted_confusions)
+    confusions[order] = sorted_confusions
+    return confusions
 
 
-def sweep_summary(confusions: Int[np.ndarray, "a k k"], alphas: Sequence[float]) -> AlphaSweep:
+def sweep_summary(confusions: Int[np.ndarray, "a k k"], alphas: Sequence[int | float]) -> AlphaSweep:
     """mIoU, mFN and mFP at every alpha from summed `alpha_confusions`."""
     figures = [[f(c) for c in confusions] for f in (mean_iou, m_fn, m_fp)]
     return AlphaSweep([float(a) for a in alphas], *figures, confusions)
 
 
 def alpha_sweep(
-    cams: Iterable[np.ndarray], labels: Iterable[np.ndarray], masks: Iterable[np.ndarray], alphas: Sequence[float]
+    cams: Iterable[np.ndarray], labels: Iterable[np.ndarray], masks: Iterable[np.ndarray], alphas: Sequence[int | float]
 ) -> AlphaSweep:
     """Metrics of CAM labels at every background threshold, in one pass over the data.
 

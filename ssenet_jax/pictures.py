@@ -27,8 +27,8 @@ def palette(num_classes: int) -> UInt8[np.ndarray, "k 3"]:
     return (channels * np.array([128, 64, 32])[None, :, None]).sum(axis=1).astype(np.uint8)
 
 
-def shrink(image: UInt8[np.ndarray, "h w 3"], long_edge: int) -> UInt8[np.ndarray, "h2 w2 3"]:
-    """The image with its long edge at most `long_edge` pixels; a smaller image comes back as it is.
+def fit(image: UInt8[np.ndarray, "h w 3"], long_edge: int) -> UInt8[np.ndarray, "h2 w2 3"]:
+    """The image with its long edge at `long_edge` pixels: a small one is enlarged, so that outlines on it are thin.
 
     Args:
         image: RGB.
@@ -38,8 +38,6 @@ def shrink(image: UInt8[np.ndarray, "h w 3"], long_edge: int) -> UInt8[np.ndarra
     """
     height, width = image.shape[:2]
     scale = long_edge / max(height, width)
-    if scale >= 1:
-        return image
     size = (max(1, round(width * scale)), max(1, round(height * scale)))
     return np.asarray(Image.fromarray(image).resize(size, Image.BICUBIC))
 

@@ -14,7 +14,7 @@ from PIL import Image
 
 from ssenet_jax import artifacts
 from ssenet_jax.charts import Chart, line_chart
-from ssenet_jax.pictures import cam_picture, overlay_labels, palette, shrink
+from ssenet_jax.pictures import cam_picture, fit, overlay_labels, palette
 
 THUMBNAIL = 256  # long edge of a gallery picture, in pixels
 BASELINE = "infer_baseline_cams"
@@ -87,7 +87,7 @@ def _colors(class_names: Sequence[str]) -> dict[str, str]:
 
 def _percent(fraction: float | None) -> str:
     """A fraction as percent to one decimal; a dash where it is undefined."""
-    return "–" if fraction is None or math.isnan(fraction) else f"{100 * fraction:.1f}"
+    return "–" if fraction is None else f"{100 * fraction:.1f}"
 
 
 def _points(fraction: float) -> str:
@@ -115,8 +115,8 @@ def _read_metrics(folder: Path, splits: Sequence[str]) -> list[dict[str, Any]]:
     metrics = sorted(metrics, key=order)
     start = {entry["split"]: entry["miou"] for entry in metrics if entry["stage"] == BASELINE}
     for entry in metrics:
-        compared = entry["stage"] != BASELINE and entry["split"] in start
-        entry["gain"] = entry["miou"] - start[entry["split"]] if compared else None
+        before = None if entry["stage"] == BASELINE else start.get(entry["split"])
+        entry["gain"] = None if before is None else entry["miou"] - before
         entry["title"] = STAGE_TITLES.get(entry["stage"], entry["stage"])
     return metrics
 
@@ -148,9 +148,10 @@ def _sweep_charts(metrics: Sequence[dict[str, Any]]) -> list[Chart]:
     """mIoU over alpha, one chart a split with one line a stage."""
     charts = []
     for split, entries in _by_split([m for m in metrics if m["alpha_sweep"]]).items():
+        sweeps = {entry["title"]: entry["alpha_sweep"] for entry in entries}
         series = {
-            entry["title"]: (entry["alpha_sweep"]["alphas"], [100 * v for v in entry["alpha_sweep"]["miou"]])
-            for entry in entries
+            name: (sweep["alphas"], [math.nan if v is None else 100 * v for v in sweep["miou"]])
+            for name, sweep in sweeps.items()
         }
         charts.append(line_chart(series, title=split, x_label="alpha", y_label="mIoU, %", mark_best=True))
     return [chart for chart in charts if chart]
@@ -213,7 +214,7 @@ def _pictures(
     workdir: Path, split: str, record: Mapping[str, Any], alphas: Mapping[str, float | None]
 ) -> dict[str, str]:
     """Title -> data URI of each picture that the run has of one example."""
-    name, image = record["id"], shrink(record["image"], THUMBNAIL)
+    name, image = record["id"], fit(record["image"], THUMBNAIL)
     pictures = {"Image": image}
     labels = {
         "Random walk": workdir / "pseudo_labels" / f"{name}.png",

@@ -42,12 +42,12 @@ def two_branch_loss(
     labels: Num[Array, "n c"],
     operator: Callable[[Array], Array],
     *,
-    eta: float | Float[Array, ""] = 1.0,
+    eta: int | float | Float[Array, ""] = 1.0,
     rng: Array | None = None,
     cam_size: str = "image",
     normalize: str = "max",
     classes: str = "all",
-    p: float = 2,
+    p: int | float = 2,
 ) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
     """Classification loss of an image and its transformed copy, plus eta times the equivariance of their CAMs.
 

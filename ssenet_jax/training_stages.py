@@ -15,7 +15,8 @@ from ssenet_jax.checkpoint import load_variables
 from ssenet_jax.context import Context
 from ssenet_jax.datasets import Source
 from ssenet_jax.inference import cam_function, class_slots, views
-from ssenet_jax.train import LossFn, Recipe, fit
+from ssenet_jax.train import Records, fit
+from ssenet_jax.train_step import LossFn, Recipe
 
 PICTURES = 4  # fixed examples whose CAMs go to TensorBoard
 
@@ -144,22 +145,15 @@ def _fit(
         process_count=jax.process_count(),
     )
     stage = f"train_{name}"
-    fit(
-        recipe,
-        variables,
-        input.iterate(batches, 0),
-        mesh=context.mesh,
-        name=stage,
-        checkpoint_dir=context.checkpoints(name),
-        log_path=context.workdir / "logs" / f"{stage}.jsonl",
-        tensorboard_dir=context.workdir / "tensorboard" / stage,
-        checkpoint_every=settings.checkpoint_every,
-        keep=settings.keep,
-        log_every=settings.log_every,
-        picture_every=settings.picture_every,
-        picture_fn=picture_fn,
-        shard_params=context.config.mesh.shard_params,
+    records = Records(
+        checkpoints=context.checkpoints(name),
+        log=context.workdir / "logs" / f"{stage}.jsonl",
+        tensorboard=context.workdir / "tensorboard" / stage,
+        **{key: settings[key] for key in ("checkpoint_every", "keep", "log_every", "picture_every")},
     )
+    mesh, shard_params = context.mesh, context.config.mesh.shard_params
+    iterator = input.iterate(batches, 0)
+    fit(recipe, variables, iterator, records, mesh=mesh, name=stage, shard_params=shard_params, picture_fn=picture_fn)
 
 
 def _cam_pictures(context: Context) -> Callable[[dict], dict[str, np.ndarray]]:

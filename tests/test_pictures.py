@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from ssenet_jax.pictures import cam_picture, overlay_labels, palette, shrink
+from ssenet_jax.pictures import cam_picture, fit, overlay_labels, palette
 
 GREY = np.full((8, 12, 3), 100, np.uint8)
 
@@ -52,7 +52,7 @@ def test_cam_without_classes_is_dark_and_of_another_size_is_brought_to_the_image
     )
 
 
-def test_shrink_keeps_the_aspect_ratio_and_never_enlarges():
-    assert shrink(GREY, 6).shape == (4, 6, 3)
-    assert shrink(GREY, 12) is GREY
-    assert shrink(np.zeros((1, 500, 3), np.uint8), 50).shape == (1, 50, 3)
+def test_fit_keeps_the_aspect_ratio():
+    assert fit(GREY, 6).shape == (4, 6, 3)
+    assert fit(GREY, 24).shape == (16, 24, 3)
+    assert fit(np.zeros((1, 500, 3), np.uint8), 50).shape == (1, 50, 3)

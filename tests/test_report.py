@@ -1,6 +1,5 @@
 import html.parser
 import json
-import math
 
 import numpy as np
 import pytest
@@ -67,12 +66,12 @@ def fill(workdir):
     """A whole small run: two training examples, the second without a baseline CAM, and one test example."""
     cam = np.random.default_rng(0).random((20, 30, 1)).astype(np.float16)
     labels = np.random.default_rng(1).integers(0, 3, (20, 30)).astype(np.uint8)
-    sweep = {"alphas": [0.1, 0.2, 0.3], "miou": [0.2, 0.31, 0.25], "m_fn": [1.0, math.nan, 1.0], "m_fp": [1, 1, 1]}
+    sweep = {"alphas": [0.1, 0.2, 0.3], "miou": [0.2, 0.31, 0.25], "m_fn": [1.0, None, 1.0], "m_fp": [1, 1, 1]}
     for name, folder in (("train_0", "cams"), ("train_1", "cams"), ("train_0", "baseline/cams")):
         artifacts.write_arrays(workdir / folder / f"{name}.npz", cam=cam, classes=np.array([0]))
     artifacts.write_mask(workdir / "pseudo_labels" / "train_0.png", labels)
     artifacts.write_mask(workdir / "predictions" / "test" / "test_0.png", labels)
-    add_metrics(workdir, "infer_baseline_cams", "train", 0.3, alpha=0.2, alpha_sweep=sweep, m_fn=math.nan, undefined=1)
+    add_metrics(workdir, "infer_baseline_cams", "train", 0.3, alpha=0.2, alpha_sweep=sweep, m_fn=None, undefined=1)
     add_metrics(workdir, "infer_cams", "train", 0.325, alpha=0.2, alpha_sweep=sweep)
     add_metrics(workdir, "propagate", "train", 0.4)
     add_metrics(workdir, "segment", "test", 0.412, num_images=300)
@@ -121,10 +120,12 @@ def test_headline_compares_within_a_split(tmp_path, sources):
 
 def test_stages_come_in_the_order_of_the_data_flow_with_undefined_means_as_dashes(tmp_path, sources):
     fill(tmp_path)
+    add_metrics(tmp_path, "refine_seeds", "train", 0.35)
     text = " ".join(write(tmp_path, sources).text.split())
     rows = [
         "Baseline CAM train 30.0 – 25.0 1 0.2 1,200 drawn 01234567",
         "SSENet CAM train 32.5 50.0 25.0 0 0.2 1,200 drawn",
+        "CRF seeds train 35.0",
         "Random walk train 40.0 50.0 25.0 0 – 1,200",
         "DeepLab test 41.2 50.0 25.0 0 – 300",
     ]
@@ -134,12 +135,14 @@ def test_stages_come_in_the_order_of_the_data_flow_with_undefined_means_as_dashe
 
 def test_gallery_leaves_out_columns_that_no_example_fills(tmp_path, sources):
     fill(tmp_path)
-    alts = [attrs["alt"].split(":")[0] for attrs in write(tmp_path, sources).images()]
+    page = write(tmp_path, sources)
+    alts = [attrs["alt"].split(":")[0] for attrs in page.images()]
     assert alts == [
         "Image of train_0", "Ground truth of train_0", "Baseline CAM of train_0", "SSENet CAM of train_0",
         "Random walk of train_0", "Image of train_1", "Ground truth of train_1", "SSENet CAM of train_1",
         "Image of test_0", "Ground truth of test_0", "Prediction of test_0",
     ]  # fmt: skip
+    assert page.text.count("Baseline CAM: none") == 1 and "Prediction: none" not in page.text
 
 
 def test_empty_workdir_still_gives_a_page(tmp_path):
@@ -147,6 +150,15 @@ def test_empty_workdir_still_gives_a_page(tmp_path):
     assert "No stage was scored" in page.text
     assert [attrs["alt"].split(" of")[0] for attrs in page.images()] == ["Image"]
     assert not any(tag in ("svg", "table") for tag, _ in page.tags)
+
+
+def test_masks_that_ignore_every_pixel_leave_dashes(tmp_path, sources):
+    sweep = {"alphas": [0.1, 0.2], "miou": [None, None], "m_fn": [None, None], "m_fp": [None, None]}
+    for stage in ("infer_baseline_cams", "infer_cams"):
+        add_metrics(tmp_path, stage, "train", None, m_fn=None, m_fp=None, alpha=0.1, alpha_sweep=sweep)
+    page = write(tmp_path, sources)
+    assert "SSENet CAM reaches – % mIoU on train." in page.text
+    assert not any(tag == "svg" for tag, _ in page.tags)
 
 
 def test_same_run_gives_the_same_bytes_and_leaves_no_other_file(tmp_path, sources):

@@ -14,11 +14,11 @@ def dense_crf(
     *,
     iterations: int = 10,
     backend: str = "auto",
-    sxy_gaussian: float = 3,
-    compat_gaussian: float = 3,
-    sxy_bilateral: float = 80,
-    srgb: float = 13,
-    compat_bilateral: float = 10,
+    sxy_gaussian: int | float = 3,
+    compat_gaussian: int | float = 3,
+    sxy_bilateral: int | float = 80,
+    srgb: int | float = 13,
+    compat_bilateral: int | float = 10,
 ) -> Float[np.ndarray, "h w k"]:
     """Mean-field marginals of a fully connected CRF with a Gaussian and a bilateral Potts term.
 
@@ -26,7 +26,7 @@ def dense_crf(
 
     Args:
       image: RGB, 0..255.
-      scores: probability-like, one map per class; clipped to [1e-5, 1] and taken as exp(-unary). They need not sum to 1.
+      scores: probability-like, one map per class; clipped to [1e-5, 1] and taken as exp(-unary); need not sum to 1.
       iterations: of mean field, >= 0.
       backend: "pydensecrf"; "auto" takes the best one available.
       sxy_gaussian: width of the Gaussian kernel, pixels.

@@ -15,14 +15,14 @@ def load(data_config, split: str) -> Source:
     same list in the same order. A fault in a list (CSV, image set, XML) always raises.
 
     Args:
-      data_config: the config's `data` section.
-      split: scenes "train", "test"; voc12 "train", "val", "train_aug", "test"; folder "train", "eval".
+        data_config: the config's `data` section.
+        split: scenes "train", "test"; voc12 "train", "val", "train_aug", "test"; folder "train", "eval".
 
     Returns:
-      The split's records by position, with `class_names`, `ids` and `has_masks`.
+        The split's records by position, with `class_names`, `ids` and `has_masks`.
 
     Raises:
-      ValueError: an unknown name, split or on_error, or data that is missing or wrong; one line that names the file.
+        ValueError: an unknown name, split or on_error, or data that is missing or wrong; one line that names the file.
     """
     if data_config.on_error not in ("raise", "skip"):
         raise ValueError(f'config.data.on_error is {data_config.on_error!r}; expected "raise" or "skip"')

@@ -11,10 +11,10 @@ def problems(source: Source) -> Iterator[tuple[str, str | None]]:
     """Reads every record of a source, in order.
 
     Args:
-      source: a split, from `load` with on_error "raise" or "skip".
+        source: a split, from `load` with on_error "raise" or "skip".
 
     Returns:
-      Pairs of the record's id and what is wrong with it, None where nothing is.
+        Pairs of the record's id and what is wrong with it, None where nothing is.
     """
 
     def check(index: int) -> tuple[str, str | None]:
@@ -32,7 +32,7 @@ def drop_broken(source: Source) -> Source:
     """The records of a source that can be read, in their order; a warning names each of the others.
 
     Raises:
-      ValueError: no record can be read.
+        ValueError: no record can be read.
     """
     keep, first = [], ""
     for index, (_, problem) in enumerate(problems(source)):

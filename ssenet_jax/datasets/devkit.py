@@ -18,7 +18,7 @@ def find_devkit(root: str) -> Path:
     """The folder VOC2012 in, or at, `root`.
 
     Raises:
-      ValueError: there is none; names the path.
+        ValueError: there is none; names the path.
     """
     if not root:
         raise ValueError(f"config.data.root is empty; {DEVKIT_REMEDY}")
@@ -47,7 +47,7 @@ def read_ids(devkit: Path, split: str, sbd_root: str) -> list[str]:
     """The image ids of a split in the order of its list; "train_aug" is VOC's train, then what SBD adds, sorted.
 
     Raises:
-      ValueError: a list is missing or empty or names an id twice; names the file.
+        ValueError: a list is missing or empty or names an id twice; names the file.
     """
     lists = devkit / "ImageSets" / "Segmentation"
     if split != "train_aug":
@@ -79,7 +79,7 @@ def read_classes(devkit: Path, image_id: str, *, required: bool) -> list[str]:
     """The classes of a photo's annotation, sorted: any object, difficult ones too; the parts of a person do not count.
 
     Raises:
-      ValueError: the annotation is missing though `required`, is not XML, or names a class that VOC does not have.
+        ValueError: the annotation is missing though `required`, is not XML, or names a class that VOC does not have.
     """
     path = annotation_path(devkit, image_id)
     if not path.exists() and not required:

@@ -31,16 +31,16 @@ class Folder:
     has no mask. The id of `a/b.jpg` is `a_b`.
 
     Args:
-      split: "train" reads `csv`, "eval" reads `eval_csv`, whose labels and ids are checked against `csv`.
-      root: "" for the current folder.
-      csv: a file with the columns `image` and `labels`, the labels separated by `;`.
-      eval_csv: "" when there is none.
-      images: the folder that the column `image` is relative to.
-      masks: the folder of masks, "" when there is none.
-      check_files: whether an image that is missing raises here rather than when its record is read.
+        split: "train" reads `csv`, "eval" reads `eval_csv`, whose labels and ids are checked against `csv`.
+        root: "" for the current folder.
+        csv: a file with the columns `image` and `labels`, the labels separated by `;`.
+        eval_csv: "" when there is none.
+        images: the folder that the column `image` is relative to.
+        masks: the folder of masks, "" when there is none.
+        check_files: whether an image that is missing raises here rather than when its record is read.
 
     Raises:
-      ValueError: a file, column, label or image is missing, a class is unknown, an id occurs twice; names file and row.
+        ValueError: a file, column, label or image is missing, a class is unknown, an id occurs twice; names the row.
     """
 
     def __init__(self, split: str, *, root: str, csv: str, eval_csv: str, images: str, masks: str, check_files: bool):
@@ -89,7 +89,7 @@ def read_csv(path: Path) -> list[Row]:
     """The rows of a CSV with the columns `image` and `labels`; other columns are passed over.
 
     Raises:
-      ValueError: the file or a column is missing, it has no row, a row has no image or no label, or an id occurs twice.
+        ValueError: the file or a column is missing, it has no row, a row has no image or label, or an id occurs twice.
     """
     try:
         with open(path, newline="", encoding="utf-8-sig") as file:

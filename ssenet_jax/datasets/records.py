@@ -20,7 +20,10 @@ class Record(TypedDict):
 
 
 class Source(Protocol):
-    """A split of a data set: records by position, read and decoded when asked for."""
+    """A split of a data set: records by position, read and decoded when asked for.
+
+    `has_masks` says whether any record has a mask; some of them may still have none.
+    """
 
     class_names: tuple[str, ...]
     ids: list[str]
@@ -45,14 +48,14 @@ def decode_image(data: bytes, name: str) -> UInt8[np.ndarray, "h w 3"]:
     and CMYK are converted, 16-bit grey keeps its upper byte, transparency is laid over white.
 
     Args:
-      data: the bytes of the file, in any format that Pillow reads.
-      name: the file's path, for the error.
+        data: the bytes of the file, in any format that Pillow reads.
+        name: the file's path, for the error.
 
     Returns:
-      The image, (h,w,3) uint8.
+        The image, (h,w,3) uint8.
 
     Raises:
-      ValueError: the bytes are not a whole image; says which file.
+        ValueError: the bytes are not a whole image; says which file.
     """
     try:
         with Image.open(io.BytesIO(data)) as opened:
@@ -78,16 +81,16 @@ def decode_mask(data: bytes, name: str, *, size: tuple[int, int], num_classes: i
     """Decodes a mask of class numbers and checks it against its image.
 
     Args:
-      data: the bytes of a grey or palette image; a palette's indices are the class numbers.
-      name: the file's path, for the error.
-      size: height and width of the upright image that the mask belongs to.
-      num_classes: c, the number of foreground classes.
+        data: the bytes of a grey or palette image; a palette's indices are the class numbers.
+        name: the file's path, for the error.
+        size: height and width of the upright image that the mask belongs to.
+        num_classes: c, the number of foreground classes.
 
     Returns:
-      The mask, (h,w) uint8: 0 background, 1..c, 255 ignored.
+        The mask, (h,w) uint8: 0 background, 1..c, 255 ignored.
 
     Raises:
-      ValueError: the bytes are not an image, have colours, another size, or a value that is no class.
+        ValueError: the bytes are not an image, have colours, another size, or a value that is no class.
     """
     try:
         with Image.open(io.BytesIO(data)) as opened:
@@ -117,7 +120,7 @@ def read_bytes(path: str) -> bytes:
     """The bytes of a file.
 
     Raises:
-      ValueError: it is missing or cannot be read; says which.
+        ValueError: it is missing or cannot be read; says which.
     """
     try:
         with open(path, "rb") as file:

@@ -68,13 +68,13 @@ class Scenes:
     """The drawn scenes of one split.
 
     Args:
-      split: "train" or "test"; the two never share a scene.
-      seed: any non-negative integer; another seed is another data set.
-      count: number of scenes.
-      size: height and width in pixels, at least 32.
+        split: "train" or "test"; the two never share a scene.
+        seed: any non-negative integer; another seed is another data set.
+        count: number of scenes.
+        size: height and width in pixels, at least 32.
 
     Raises:
-      ValueError: an unknown split, a size below 32, or a count below 1.
+        ValueError: an unknown split, a size below 32, or a count below 1.
     """
 
     class_names = CLASS_NAMES
@@ -105,11 +105,11 @@ def draw_scene(rng: np.random.Generator, size: int) -> tuple[UInt8[np.ndarray, "
     """Draws one scene.
 
     Args:
-      rng: decides everything in the scene.
-      size: height and width in pixels.
+        rng: decides everything in the scene.
+        size: height and width in pixels.
 
     Returns:
-      The image, and its mask: 0 background, 1.. the classes in the order of CLASS_NAMES.
+        The image, and its mask: 0 background, 1.. the classes in the order of CLASS_NAMES.
     """
     light = np.array([-1.0, rng.uniform(-0.9, 0.9), 1.1], np.float32)
     light /= np.linalg.norm(light)

@@ -4,7 +4,6 @@ import contextlib
 import hashlib
 import io
 import os
-import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -105,14 +104,14 @@ def open_voc12(root: str, split: str, *, sbd_root: str, cache: str, check_files:
     devkit that changed, or another one, is prepared anew.
 
     Args:
-      root: the extracted VOCdevkit, or its folder VOC2012.
-      split: one of SPLITS; "train_aug" is VOC train and SBD train and val without VOC val.
-      sbd_root: the extracted SBD; only "train_aug" reads it.
-      cache: where the prepared records go; "" is DEFAULT_CACHE.
-      check_files: whether a photo that is missing raises here rather than when its record is read.
+        root: the extracted VOCdevkit, or its folder VOC2012.
+        split: one of SPLITS; "train_aug" is VOC train and SBD train and val without VOC val.
+        sbd_root: the extracted SBD; only "train_aug" reads it.
+        cache: where the prepared records go; "" is DEFAULT_CACHE.
+        check_files: whether a photo that is missing raises here rather than when its record is read.
 
     Raises:
-      ValueError: a folder, list, annotation or photo is missing or wrong, or the cache cannot be written.
+        ValueError: a folder, list, annotation or photo is missing or wrong, or the cache cannot be written.
     """
     if split not in SPLITS:
         raise ValueError(f"voc12 has no split {split!r}; it has {', '.join(SPLITS)}")
@@ -139,21 +138,24 @@ def _prepare(devkit: Path, split: str, classes: dict[str, list[str]], target: Pa
     """Builds under a temporary name and renames, so that a killed run leaves nothing that looks finished."""
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        work = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+        with tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent) as work:
+            _build(Voc12(devkit=devkit, split=split, classes=classes, data_dir=Path(work)), target)
     except OSError as error:
         raise ValueError(
-            f"cannot write prepared records to {target.parent} ({error.strerror});"
+            f"cannot write prepared records to {target.parent} ({error.strerror or error});"
             " set config.data.cache to a folder that can be written"
         ) from error
+
+
+def _build(builder: Voc12, target: Path) -> None:
+    tfds.disable_progress_bar()
+    with contextlib.redirect_stdout(io.StringIO()):  # tfds announces a download that does not happen
+        builder.download_and_prepare()
     try:
-        tfds.disable_progress_bar()
-        with contextlib.redirect_stdout(io.StringIO()):  # tfds announces a download that does not happen
-            builder = Voc12(devkit=devkit, split=split, classes=classes, data_dir=work)
-            builder.download_and_prepare()
-        with contextlib.suppress(OSError):  # another process was first; its folder holds the same
-            os.rename(builder.data_dir, target)
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
+        os.rename(builder.data_dir, target)
+    except OSError:
+        if not target.exists():  # else another process was first, and its folder holds the same
+            raise
 
 
 def _fingerprint(devkit: Path, split: str, ids: list[str]) -> str:

@@ -97,7 +97,7 @@ def _input_gradient(x, kernel, gradient, *, stride, dilation):
         unused = length - ((cells - 1) * stride + extent + 1)
         pads.append((extent, extent + unused, stride - 1))
     spread = lax.pad(gradient, zero, [*pads, (0, 0, 0)])
-    return _taps_sum(spread, kernel[::-1, ::-1], stride=1, dilation=dilation)
+    return lax.optimization_barrier(_taps_sum(lax.optimization_barrier(spread), kernel[::-1, ::-1], stride=1, dilation=dilation))
 
 
 def _kernel_gradient(x, kernel, gradient, *, stride, dilation):

@@ -183,7 +183,8 @@ class Norm(nn.Module):
 @jax.custom_vjp
 def relu6(x: Float[Array, "..."]) -> Float[Array, "..."]:
     """min(max(x, 0), 6); the gradient is read off the output, which the next layer keeps anyway."""
-    return jnp.clip(x, 0, 6)
+    # without the barrier XLA computes the convolution before it a second time for the gradient's mask
+    return lax.optimization_barrier(jnp.clip(x, 0, 6))
 
 
 def _relu6_forward(x):

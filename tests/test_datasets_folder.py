@@ -1,0 +1,117 @@
+"""One's own photos: a folder and a CSV."""
+
+import numpy as np
+import pytest
+from ml_collections import ConfigDict
+from PIL import Image
+
+from ssenet_jax import datasets
+
+
+@pytest.fixture
+def own(tmp_path):
+    """Three photos, one of them in a subfolder, two with a mask; and a config that points at them."""
+    (tmp_path / "photos/trip").mkdir(parents=True)
+    (tmp_path / "masks/trip").mkdir(parents=True)
+    for number, name in enumerate(("one.jpg", "two.png", "trip/three.jpg", "held.jpg")):
+        Image.new("RGB", (30, 20 + number), (50 * number, 90, 10)).save(tmp_path / "photos" / name)
+    Image.new("L", (30, 20), 2).save(tmp_path / "masks/one.png")
+    Image.new("L", (30, 22), 1).save(tmp_path / "masks/trip/three.png")
+    (tmp_path / "train.csv").write_text("image,labels\none.jpg,oak; elm\ntwo.png,birch\ntrip/three.jpg,elm;\n")
+    (tmp_path / "eval.csv").write_text("labels,image,note\nelm,held.jpg,x\n")
+    folder = {"csv": "train.csv", "eval_csv": "eval.csv", "images": "photos", "masks": "masks"}
+    return ConfigDict({"name": "folder", "root": str(tmp_path), "on_error": "raise", "folder": folder})
+
+
+def test_classes_ids_labels_and_masks_come_from_the_files(own):
+    source = datasets.load(own, "train")
+    assert source.class_names == ("birch", "elm", "oak")
+    assert source.ids == ["one", "two", "trip_three"] and source.has_masks
+    np.testing.assert_array_equal([source[index]["labels"] for index in range(3)], [[0, 1, 1], [1, 0, 0], [0, 1, 0]])
+    assert source[0]["image"].shape == (20, 30, 3) and (source[0]["mask"] == 2).all()
+    assert "mask" not in source[1]
+    assert (source[2]["mask"] == 1).all()
+
+
+def test_the_eval_list_has_the_classes_of_the_training_list(own):
+    source = datasets.load(own, "eval")
+    assert source.ids == ["held"] and source.class_names == ("birch", "elm", "oak") and not source.has_masks
+    np.testing.assert_array_equal(source[0]["labels"], [0, 1, 0])
+
+
+def test_masks_are_optional(own):
+    own.folder.masks = ""
+    assert not datasets.load(own, "train").has_masks
+
+
+@pytest.mark.parametrize(
+    "split, csv, text, message",
+    [
+        (
+            "train",
+            "train.csv",
+            "image,tags\none.jpg,oak\n",
+            r"train\.csv has no column 'labels' \(found: image, tags\)",
+        ),
+        ("train", "train.csv", "", r"train\.csv has no column 'image' \(found: none\)"),
+        ("train", "train.csv", "image,labels\n", r"train\.csv has no row"),
+        ("train", "train.csv", "image,labels\none.jpg, ;\n", r"train\.csv, row 2: no label for 'one\.jpg'"),
+        ("train", "train.csv", "image,labels\none.jpg\n", r"train\.csv, row 2: no label for 'one\.jpg'"),
+        ("train", "train.csv", "image,labels\n,oak\n", r"train\.csv, row 2: no image"),
+        ("train", "train.csv", "image,labels\none.jpg,oak\none.png,elm\n", r"row 3: the id 'one' .* in row 2"),
+        ("train", "train.csv", "image,labels\none.jpg,oak\nnil.jpg,elm\n", r"row 3: the image .*nil\.jpg is missing"),
+        ("eval", "eval.csv", "image,labels\nheld.jpg,pine\n", r"eval\.csv, row 2: the class 'pine' is not in .*train"),
+        (
+            "eval",
+            "eval.csv",
+            "image,labels\none.jpg,oak\n",
+            r"eval\.csv, row 2: the id 'one' is also in row 2 of .*train",
+        ),
+    ],
+)
+def test_a_fault_in_a_csv_names_the_file_and_the_row(own, split, csv, text, message):
+    with open(f"{own.root}/{csv}", "w") as file:
+        file.write(text)
+    with pytest.raises(ValueError, match=message) as error:
+        datasets.load(own, split)
+    assert "\n" not in str(error.value)
+
+
+def test_a_csv_that_is_not_text_is_an_error(own):
+    with open(f"{own.root}/train.csv", "wb") as file:
+        file.write(b"image,labels\n\xff\xfe\xfa.jpg,oak\n")
+    with pytest.raises(ValueError, match=r"train\.csv is not a CSV in UTF-8"):
+        datasets.load(own, "train")
+
+
+@pytest.mark.parametrize(
+    "key, value, message",
+    [
+        ("csv", "", r"config\.data\.folder\.csv is empty"),
+        ("csv", "nil.csv", r"cannot read .*nil\.csv \(No such file"),
+        ("images", "nil", r"config\.data\.folder\.images: .*nil is not a folder"),
+        ("masks", "nil", r"config\.data\.folder\.masks: .*nil is not a folder"),
+    ],
+)
+def test_a_path_that_is_not_there_names_its_key(own, key, value, message):
+    own.folder[key] = value
+    with pytest.raises(ValueError, match=message):
+        datasets.load(own, "train")
+
+
+def test_an_unknown_split_and_a_missing_eval_list_are_errors(own):
+    own.folder.eval_csv = ""
+    with pytest.raises(ValueError, match=r"config\.data\.folder\.eval_csv is empty"):
+        datasets.load(own, "eval")
+    with pytest.raises(ValueError, match="a folder has no split 'val'; it has train, eval"):
+        datasets.load(own, "val")
+
+
+def test_broken_files_are_left_out_when_asked(own):
+    with open(f"{own.root}/photos/two.png", "wb") as file:
+        file.write(b"")
+    Image.new("L", (30, 22), 9).save(f"{own.root}/masks/trip/three.png")
+    with open(f"{own.root}/train.csv", "a") as file:
+        file.write("gone.jpg,oak\n")
+    own.on_error = "skip"
+    assert datasets.load(own, "train").ids == ["one"]

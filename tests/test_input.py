@@ -1,0 +1,94 @@
+"""The input pipeline: order and augmentation depend on the seed and the step alone."""
+
+import numpy as np
+import pytest
+
+from ssenet_jax import input as pipeline
+
+
+class Numbers:
+    """Seven records that hold their own number."""
+
+    class_names, has_masks, ids = ("a",), False, [f"n{number}" for number in range(7)]
+
+    def __len__(self):
+        return 7
+
+    def __getitem__(self, index):
+        return {"id": self.ids[index], "value": np.float32(index)}
+
+
+def jittered(record, rng):
+    return record | {"noise": rng.random(3, np.float32)}
+
+
+def batches(source=None, transform=jittered, batch_size=4, seed=5, **process):
+    return pipeline.train_batches(
+        Numbers() if source is None else source, transform, batch_size=batch_size, seed=seed, **process
+    )
+
+
+def assert_same(batch, other):
+    assert set(batch) == set(other)
+    for key in batch:
+        np.testing.assert_array_equal(batch[key], other[key])
+
+
+def test_every_epoch_shows_each_record_once_in_an_order_of_its_own():
+    data = batches()
+    order = np.concatenate([data[step]["value"] for step in range(7)]).reshape(4, 7)
+    np.testing.assert_array_equal(np.sort(order, axis=1), np.broadcast_to(np.arange(7), (4, 7)))
+    assert len({tuple(epoch) for epoch in order}) > 1
+    noise = np.concatenate([data[step]["noise"] for step in range(7)])
+    assert len(np.unique(noise, axis=0)) == 28
+
+
+def test_a_batch_depends_on_the_seed_and_the_step_alone():
+    forwards = [batches()[step] for step in range(5)]
+    data = batches()
+    for step in (4, 0, 3):
+        assert_same(data[step], forwards[step])
+    assert (batches(seed=6)[0]["noise"] != forwards[0]["noise"]).all()
+    assert forwards[0]["id"].tolist() == [f"n{int(value)}" for value in forwards[0]["value"]]
+
+
+@pytest.mark.parametrize("count", [1, 2, 4])
+def test_processes_hold_consecutive_rows_of_the_same_global_batch(count):
+    whole = batches()[3]
+    parts = [batches(process_index=index, process_count=count)[3] for index in range(count)]
+    assert all(len(part["value"]) == 4 // count for part in parts)
+    assert_same({key: np.concatenate([part[key] for part in parts]) for key in whole}, whole)
+
+
+@pytest.mark.parametrize("num_threads", [1, 3])
+def test_an_iterator_starts_at_any_step_and_resumes_exactly(num_threads):
+    data = batches()
+    iterator = pipeline.iterate(data, 2, num_threads=num_threads)
+    for step in (2, 3):
+        assert_same(next(iterator), data[step])
+    state = iterator.get_state()
+    ahead = next(iterator)
+    resumed = pipeline.iterate(batches(), 0, num_threads=4 - num_threads)
+    resumed.set_state(state)
+    assert_same(next(resumed), ahead)
+    assert_same(next(resumed), data[5])
+
+
+def test_an_error_in_a_record_reaches_the_caller():
+    class Broken(Numbers):
+        def __getitem__(self, index):
+            raise ValueError("image n3 does not decode")
+
+    with pytest.raises(ValueError, match="image n3 does not decode"):
+        next(pipeline.iterate(batches(Broken()), 0))
+
+
+def test_what_cannot_be_batched_is_an_error():
+    class Empty(Numbers):
+        def __len__(self):
+            return 0
+
+    with pytest.raises(ValueError, match="a batch of 4 does not divide over 3 processes"):
+        batches(process_index=0, process_count=3)
+    with pytest.raises(ValueError, match="no record to train on"):
+        batches(Empty())

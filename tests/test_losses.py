@@ -1,0 +1,127 @@
+"""Losses: parity with the authors' numbers, finite gradients at the extremes, options that do what they say."""
+
+import itertools
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from ssenet_jax import losses
+from ssenet_jax.affinity import affinity_labels
+
+GOLDEN = Path(__file__).parent / "golden"
+
+
+def random(seed: int, *shape: int) -> jax.Array:
+    return jnp.asarray(np.random.default_rng(seed).standard_normal(shape), jnp.float32)
+
+
+LABELS = jnp.array([[1.0, 0.0, 1.0], [0.0, 0.0, 0.0]])
+EXTREMES = {
+    "zeros": jnp.zeros((2, 4, 5, 3)),
+    "negative": jnp.full((2, 4, 5, 3), -1e4),
+    "huge": jnp.full((2, 4, 5, 3), 1e4),
+    "tiny": jnp.full((2, 4, 5, 3), 1e-20),
+    "random": random(0, 2, 4, 5, 3),
+}
+
+
+def test_soft_margin_is_the_mean_binary_cross_entropy_and_survives_large_logits():
+    logits = jnp.array([[2.0, -1.0, 0.0], [1e4, -1e4, 1e4]])
+    labels = jnp.array([[1.0, 0.0, 1.0], [1.0, 1.0, 0.0]])
+    loss, gradient = jax.value_and_grad(lambda x: losses.multilabel_soft_margin_loss(x, labels).sum())(logits)
+    per_example = losses.multilabel_soft_margin_loss(logits, labels)
+    expected = np.log1p(np.exp([-2.0, -1.0, 0.0])).mean()
+    np.testing.assert_allclose(per_example, [expected, 2e4 / 3], rtol=1e-6)
+    assert np.isfinite(loss) and np.isfinite(gradient).all()
+
+
+@pytest.mark.parametrize("extreme", EXTREMES)
+def test_every_option_of_ser_loss_has_finite_gradients_through_both_arguments(extreme):
+    gradient = jax.jit(
+        jax.grad(lambda a, b, **kw: losses.ser_loss(a, b, LABELS, **kw).sum(), argnums=(0, 1)),
+        static_argnames=("normalize", "classes", "p"),
+    )
+    x = EXTREMES[extreme]
+    for normalize, classes, p in itertools.product(("max", "none"), ("all", "present"), (1, 2)):
+        for g in gradient(x, EXTREMES["random"], normalize=normalize, classes=classes, p=p):
+            assert np.isfinite(g).all(), (normalize, classes, p)
+
+
+def test_ser_loss_flows_through_both_branches_and_not_into_absent_classes():
+    a, b = random(1, 2, 4, 5, 3), random(2, 2, 4, 5, 3)
+    for g in jax.grad(lambda a, b: losses.ser_loss(a, b, LABELS).sum(), argnums=(0, 1))(a, b):
+        assert np.abs(g[0, ..., 0]).max() > 0 and np.abs(g[0, ..., 2]).max() > 0
+        assert not g[0, ..., 1].any() and not g[1].any()
+
+
+def test_ser_loss_over_present_classes_is_the_mean_over_all_times_their_ratio():
+    a, b = random(3, 2, 4, 5, 3), random(4, 2, 4, 5, 3)
+    everything, present = losses.ser_loss(a, b, LABELS), losses.ser_loss(a, b, LABELS, classes="present")
+    np.testing.assert_allclose(present, everything * np.array([3 / 2, 1]), rtol=1e-6)
+    assert everything[0] > 0 and everything[1] == 0
+
+
+def test_ser_loss_ignores_the_scale_of_a_cam_only_when_normalised():
+    a = random(5, 2, 4, 5, 3) + 3
+    np.testing.assert_allclose(losses.ser_loss(a, 10 * a, LABELS), 0, atol=1e-9)
+    raw = losses.ser_loss(a, 2 * a, LABELS, normalize="none", p=1)
+    np.testing.assert_allclose(raw, jnp.mean(jnp.abs(a), axis=(1, 2, 3)), rtol=1e-6)
+
+
+def test_affinity_loss_equals_the_authors_code():
+    with np.load(GOLDEN / "pure_affinity_labels.npz") as file:
+        pairs = [jnp.asarray(kind)[None] for kind in affinity_labels(file["label"])]
+        ours = losses.affinity_loss(jnp.asarray(file["aff"])[None], *pairs)
+        theirs = dict(zip(("loss_bg", "loss_fg", "loss_neg", "loss"), file["losses"], strict=True))
+    for name, value in theirs.items():
+        assert abs(float(ours[name]) - value) < 1e-6, name
+
+
+@pytest.mark.parametrize("affinity", [0.0, 1.0, 0.5])
+@pytest.mark.parametrize("kind", [0, 1, 2, None])
+def test_affinity_loss_is_finite_where_a_kind_of_pair_is_missing(affinity, kind):
+    pairs = [jnp.full((1, 2, 3), 1.0 if i == kind else 0.0) for i in range(3)]
+    loss, gradient = jax.value_and_grad(lambda a: losses.affinity_loss(a, *pairs)["loss"])(jnp.full((1, 2, 3), affinity))
+    assert np.isfinite(loss) and np.isfinite(gradient).all()
+    assert (loss == 0) == (kind is None)
+
+
+def test_cross_entropy_is_the_mean_over_valid_pixels_only():
+    logits, labels = random(6, 1, 2, 2, 3), jnp.array([[[0, 2], [255, 255]]], jnp.uint8)
+    log_p = np.asarray(jax.nn.log_softmax(logits))
+    expected = -(log_p[0, 0, 0, 0] + log_p[0, 0, 1, 2]) / 2
+    np.testing.assert_allclose(losses.softmax_cross_entropy_ignore(logits, labels), expected, rtol=1e-6)
+    gradient = jax.grad(losses.softmax_cross_entropy_ignore)(logits, labels)
+    assert not gradient[0, 1].any() and gradient[0, 0].any()
+
+
+@pytest.mark.parametrize("value", [0.0, 1e4, -1e4])
+def test_cross_entropy_survives_large_logits_and_an_image_without_labels(value):
+    logits = jnp.zeros((1, 2, 2, 3)).at[..., 0].set(value)
+    for label in (1, 255):
+        labels = jnp.full((1, 2, 2), label, jnp.int32)
+        loss, gradient = jax.value_and_grad(losses.softmax_cross_entropy_ignore)(logits, labels)
+        assert np.isfinite(loss) and np.isfinite(gradient).all()
+    assert loss == 0
+
+
+def test_wrong_options_and_shapes_are_named():
+    a, b = random(7, 1, 4, 5, 3), random(8, 1, 4, 5, 3)
+    labels = jnp.ones((1, 3))
+    with pytest.raises(ValueError, match="normalize must be .*, got 'softmax'"):
+        losses.ser_loss(a, b, labels, normalize="softmax")
+    with pytest.raises(ValueError, match="classes must be"):
+        losses.ser_loss(a, b, labels, classes="some")
+    with pytest.raises(ValueError, match="p must be at least 1, got 0.5"):
+        losses.ser_loss(a, b, labels, p=0.5)
+
+
+def test_a_loss_brings_in_no_network_library_and_no_input_pipeline():
+    code = "import sys, ssenet_jax.losses; print([m for m in ('flax', 'grain', 'tensorflow_datasets', 'optax') if m in sys.modules])"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "[]"

@@ -1,0 +1,132 @@
+"""The loss functions of the three trainings: what they compute, on how many devices, in which precision."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import linen as nn
+
+from ssenet_jax import objectives
+from ssenet_jax.affinity import affinity_labels, pair_affinity
+from ssenet_jax.losses import affinity_loss, multilabel_soft_margin_loss
+from ssenet_jax.sharding import make_mesh, over_batch, replicated
+
+SER = {"rate": 0.5, "eta_warmup": 0.0, "normalize": "max", "classes": "present", "cam_size": "image", "p": 2.0}
+KEY = jax.random.key(0)
+
+
+class Net(nn.Module):
+    """One strided convolution and a batch norm."""
+
+    channels: int
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, images, train=False, sizes=None):
+        x = nn.Conv(self.channels, (4, 4), strides=4, name="conv", dtype=self.dtype)(images)
+        x = nn.BatchNorm(use_running_average=not train, momentum=0.5, name="norm")(x.astype(jnp.float32))
+        return x.astype(self.dtype), {}
+
+
+@pytest.fixture(scope="module")
+def batch():
+    rng = np.random.default_rng(0)
+    return {
+        "image": rng.standard_normal((8, 16, 16, 3), dtype=np.float32),
+        "labels": (rng.random((8, 3)) < 0.5).astype(np.float32),
+        "label": rng.choice(np.array([0, 1, 2, 255], np.uint8), (8, 4, 4)),
+        "mask": rng.choice(np.array([0, 1, 2, 255], np.uint8), (8, 16, 16)),
+    }
+
+
+@pytest.fixture(scope="module")
+def variables():
+    return Net(3).init(KEY, jnp.zeros((1, 16, 16, 3)))
+
+
+def evaluate(loss_fn, variables, batch, step=0):
+    return jax.jit(loss_fn)(variables["params"], variables["batch_stats"], batch, KEY, jnp.int32(step))
+
+
+def test_without_eta_there_is_one_branch(variables, batch):
+    loss, (_, metrics) = evaluate(objectives.classifier(Net(3), total_steps=10, eta=0.0, **SER), variables, batch)
+    (cam, _), _ = Net(3).apply(variables, batch["image"], train=True, mutable=["batch_stats"])
+    expected = jnp.mean(multilabel_soft_margin_loss(cam.mean((1, 2)), jnp.asarray(batch["labels"])))
+    np.testing.assert_allclose(loss, expected, rtol=1e-6)
+    assert set(metrics) == {"loss_cls"}
+
+
+def test_eta_rises_over_its_warm_up(variables, batch):
+    loss_fn = objectives.classifier(Net(3), total_steps=10, eta=3.0, **{**SER, "eta_warmup": 0.4})
+    weights = []
+    for step in (0, 2, 4, 9):
+        loss, (_, metrics) = evaluate(loss_fn, variables, batch, step)
+        weights.append(float((loss - (metrics["loss_cls"] + metrics["loss_cls_s"]) / 2) / metrics["loss_ser"]))
+    np.testing.assert_allclose(weights, [0.0, 1.5, 3.0, 3.0], atol=1e-4)
+    assert float(objectives.eta_schedule(3.0, 10, 0.0)(jnp.int32(0))) == 3.0
+    with pytest.raises(ValueError, match="eta_warmup is 4"):
+        objectives.eta_schedule(3.0, 10, 4)
+
+
+def test_running_statistics_follow_both_branches_in_turn(variables, batch):
+    _, (statistics, _) = evaluate(objectives.classifier(Net(3), total_steps=10, eta=1.0, **SER), variables, batch)
+    current = variables["batch_stats"]
+    small = jax.image.resize(batch["image"], (8, 8, 8, 3), "bilinear", antialias=False)
+    for images in (batch["image"], small):
+        both = {"params": variables["params"], "batch_stats": current}
+        _, updated = Net(3).apply(both, images, train=True, mutable=["batch_stats"])
+        current = updated["batch_stats"]
+    np.testing.assert_allclose(statistics["norm"]["mean"], current["norm"]["mean"], rtol=1e-4, atol=1e-6)
+
+
+def test_affinity_takes_the_pairs_of_the_seeds(variables, batch):
+    loss, (_, metrics) = evaluate(objectives.affinity(Net(3), radius=3), variables, batch)
+    (features, _), _ = Net(3).apply(variables, batch["image"], train=True, mutable=["batch_stats"])
+    pairs = [affinity_labels(label, 3, border="full") for label in batch["label"]]
+    stacked = (jnp.asarray(np.stack(kind)) for kind in zip(*pairs, strict=True))
+    expected = affinity_loss(pair_affinity(features, 3, border="full"), *stacked)
+    np.testing.assert_allclose(loss, expected["loss"], rtol=1e-5)
+    assert set(metrics) == {"loss_bg", "loss_fg", "loss_neg"}
+
+
+def test_segmenter_ignores_255_and_scores_at_the_size_of_the_crop(variables, batch):
+    loss, _ = evaluate(objectives.segmenter(Net(3)), variables, batch)
+    (logits, _), _ = Net(3).apply(variables, batch["image"], train=True, mutable=["batch_stats"])
+    full = jax.image.resize(logits, (8, 16, 16, 3), "bilinear")
+    valid = batch["mask"] != 255
+    chosen = jnp.take_along_axis(jax.nn.log_softmax(full), jnp.asarray(batch["mask"] % 255)[..., None], axis=-1)[..., 0]
+    np.testing.assert_allclose(loss, -np.asarray(chosen)[valid].mean(), rtol=1e-5)
+
+
+OBJECTIVES = {
+    "classifier": lambda net: objectives.classifier(net, total_steps=10, eta=1.0, **SER),
+    "affinity": lambda net: objectives.affinity(net, radius=3),
+    "segmenter": lambda net: objectives.segmenter(net),
+}
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_ratios_and_statistics_are_those_of_the_global_batch(variables, batch, name):
+    # examples differ in how many pairs and pixels count, so a mean of the devices' ratios would be another number
+    batch = {**batch, "label": batch["label"].copy(), "mask": batch["mask"].copy()}
+    batch["label"][:4], batch["mask"][:4] = 255, 255
+    gradient = jax.value_and_grad(OBJECTIVES[name](Net(3)), has_aux=True)
+    arguments = variables["params"], variables["batch_stats"], batch, KEY, jnp.int32(3)
+    (expected, (statistics, _)), slope = jax.jit(gradient)(*arguments)
+    mesh = make_mesh(8)
+    whole, rows = replicated(mesh), over_batch(mesh)
+    placed = jax.jit(gradient, in_shardings=(whole, whole, rows, whole, whole), out_shardings=whole)
+    (loss, (statistics_8, _)), slope_8 = placed(*arguments)
+    np.testing.assert_allclose(loss, expected, rtol=1e-6)
+    pairs = zip(jax.tree.leaves((slope_8, statistics_8)), jax.tree.leaves((slope, statistics)), strict=True)
+    for ours, theirs in pairs:
+        assert np.max(np.abs(ours - theirs)) <= 1e-5 * max(np.max(np.abs(theirs)), 1e-2)
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_losses_of_a_bfloat16_network_are_float32(variables, batch, name):
+    loss_fn = OBJECTIVES[name](Net(3, jnp.bfloat16))
+    loss, (_, metrics) = jax.eval_shape(
+        loss_fn, variables["params"], variables["batch_stats"], batch, KEY, jnp.int32(0)
+    )
+    assert {loss.dtype} | {metric.dtype for metric in metrics.values()} == {jnp.dtype(jnp.float32)}
