@@ -2,10 +2,11 @@
 
     ssenet run --config=configs/voc12_lite.py --config.data.root=/data/VOCdevkit --workdir=runs/voc
 
-``configs/voc12_lite.py:baseline`` trains without the second branch. README.md has what we measured.
+Trains the baseline's classifier too, for its CAMs; ``configs/voc12_lite.py:baseline`` takes every stage without the second branch.
+README.md has what we measured.
 """
 
-from ssenet_jax.config import FROZEN, paper_config
+from ssenet_jax.config import BASELINE_STAGES, FROZEN, STAGES, paper_config
 
 
 def get_config(branch="ssenet"):
@@ -13,6 +14,7 @@ def get_config(branch="ssenet"):
         raise ValueError(f"configs/voc12_lite.py has the arguments ssenet and baseline, not {branch!r}")
     config = paper_config()
     config.title = "SSENet on VOC 2012, EfficientNet-Lite0" if branch == "ssenet" else "Baseline on VOC 2012, EfficientNet-Lite0"
+    config.stages = (*BASELINE_STAGES, *STAGES) if branch == "ssenet" else STAGES
     config.model.backbone = "efficientnet_lite0"
     config.model.frozen = FROZEN["efficientnet_lite0"]
     config.init.weights = "efficientnet_lite0"

@@ -10,13 +10,13 @@ def pair_offsets(radius: int = 5) -> Int[np.ndarray, "d 2"]:
     """Offsets (dy, dx) of the half plane with dy^2 + dx^2 < radius^2, each pair of pixels once.
 
     Args:
-      radius: in cells, at least 2.
+        radius: in cells, at least 2.
 
     Returns:
-      (0, 1) .. (0, radius - 1), then the rows dy = 1, 2, .. from left to right; 34 offsets for radius 5.
+        (0, 1) .. (0, radius - 1), then the rows dy = 1, 2, .. from left to right; 34 offsets for radius 5.
 
     Raises:
-      ValueError: the radius leaves no pair.
+        ValueError: the radius leaves no pair.
     """
     if radius < 2:
         raise ValueError(f"pair_offsets: radius must be at least 2, got {radius}")
@@ -29,14 +29,14 @@ def pair_starts(h: int, w: int, radius: int = 5, border: str = "reference") -> t
     """Rows and columns of the cells that pairs start from.
 
     Args:
-      h: rows of the grid.
-      w: columns of the grid.
-      radius: as in `pair_offsets`.
-      border: "reference": cells all of whose partners lie inside, as in the authors' code, which loses the pairs along
-        three sides; "full": every cell.
+        h: rows of the grid.
+        w: columns of the grid.
+        radius: as in `pair_offsets`.
+        border: "reference": cells all of whose partners lie inside, as in the authors' code, which loses the pairs
+            along three sides; "full": every cell.
 
     Raises:
-      ValueError: unknown border, or a grid too small for "reference".
+        ValueError: unknown border, or a grid too small for "reference".
     """
     if border == "full":
         return slice(0, h), slice(0, w)
@@ -57,13 +57,13 @@ def affinity_labels(
     """Which pixel pairs are alike, from a label map of seeds; numpy in, numpy out, or jax in, jax out.
 
     Args:
-      label: class index, 0 background, 255 ignored.
-      radius: as in `pair_offsets`.
-      border: as in `pair_starts`; with "full", p = h * w, and pairs that leave the grid are 0 in all three.
+        label: class index, 0 background, 255 ignored.
+        radius: as in `pair_offsets`.
+        border: as in `pair_starts`; with "full", p = h * w, and pairs that leave the grid are 0 in all three.
 
     Returns:
-      bg_pos (both background), fg_pos (both of the same foreground class), neg (classes differ): float32, each (d, p)
-      in the order of `pair_offsets` and row by row. A pair with an ignored pixel is 0 in all three.
+        bg_pos (both background), fg_pos (both of the same foreground class), neg (classes differ): float32, each (d, p)
+        in the order of `pair_offsets` and row by row. A pair with an ignored pixel is 0 in all three.
     """
     xp = label.__array_namespace__()
     rows, cols = pair_starts(*label.shape, radius, border)
@@ -85,12 +85,12 @@ def pair_affinity(
     """Affinity exp(-mean |f_i - f_j|) of every pixel pair.
 
     Args:
-      features: of AffinityNet.
-      radius: as in `pair_offsets`.
-      border: as in `pair_starts`; with "full", p = h * w, and pairs that leave the grid hold a number without meaning.
+        features: of AffinityNet.
+        radius: as in `pair_offsets`.
+        border: as in `pair_starts`; with "full", p = h * w, and pairs that leave the grid hold a meaningless number.
 
     Returns:
-      In (0, 1], in the order of `affinity_labels`.
+        In (0, 1], in the order of `affinity_labels`.
     """
     n, h, w, _ = features.shape
     rows, cols = pair_starts(h, w, radius, border)

@@ -11,12 +11,12 @@ def normalize_cam(
     """Scales each class of each CAM to [0, 1] by its own maximum.
 
     Args:
-      cam: raw CAM.
-      labels: 1 for present, 0 for absent; an absent class becomes 0. None keeps all classes.
-      eps: subtracted before the relu and added to the maximum, so that a CAM of zeros stays zero.
+        cam: raw CAM.
+        labels: 1 for present, 0 for absent; an absent class becomes 0. None keeps all classes.
+        eps: subtracted before the relu and added to the maximum, so that a CAM of zeros stays zero.
 
     Returns:
-      relu(y - eps) / (max relu(y) + eps), in [0, 1).
+        relu(y - eps) / (max relu(y) + eps), in [0, 1).
 
     Source: Eq. 3.
     """
@@ -35,8 +35,8 @@ def add_background(cam: Float[Array, "n h w c"], alpha: int | float | Float[Arra
     """Puts a background of constant score in front of the classes.
 
     Args:
-      cam: normalised CAM in [0, 1].
-      alpha: the background's score.
+        cam: normalised CAM in [0, 1].
+        alpha: the background's score.
     """
     background = jnp.full_like(cam[..., :1], alpha)
     return jnp.concatenate([background, cam], axis=-1)
@@ -46,8 +46,8 @@ def add_background_power(cam: Float[Array, "n h w c"], alpha: int | float) -> Fl
     """Puts the background (1 - max cam) ** alpha in front of the classes.
 
     Args:
-      cam: normalised CAM in [0, 1].
-      alpha: exponent > 0; a larger one gives less background (4 is "low", 24 "high" for the affinity seeds).
+        cam: normalised CAM in [0, 1].
+        alpha: exponent > 0; a larger one gives less background (4 is "low", 24 "high" for the affinity seeds).
     """
     # Kept at zero: a fused CAM may exceed 1 by a rounding, and a root of a negative number is nan.
     background = jnp.maximum(1 - _best(cam), 0) ** alpha
@@ -58,11 +58,11 @@ def cam_to_labels(cam: Float[Array, "n h w c"], alpha: int | float | Float[Array
     """Class index + 1 of the best class, 0 (background) where the best score is at most alpha.
 
     Args:
-      cam: normalised CAM in [0, 1], absent classes zero.
-      alpha: background threshold, >= 0; a negative one lets absent classes win.
+        cam: normalised CAM in [0, 1], absent classes zero.
+        alpha: background threshold, >= 0; a negative one lets absent classes win.
 
     Raises:
-      ValueError: more classes than uint8 masks can hold beside the ignore label 255.
+        ValueError: more classes than uint8 masks can hold beside the ignore label 255.
     """
     if cam.shape[-1] > 254:
         raise ValueError(f"cam_to_labels: {cam.shape[-1]} classes, but a uint8 mask holds at most 254 beside 0 and 255")
@@ -74,11 +74,11 @@ def fuse_scales(cams: Float[Array, "s *n h w c"]) -> Float[Array, "*n h w c"]:
     """Sums CAMs of several scales and flips and divides each class by its maximum.
 
     Args:
-      cams: one CAM per scale and flip along the first axis, rectified, resized to the image and flipped back, absent
-        classes zero.
+        cams: one CAM per scale and flip along the first axis, rectified, resized to the image and flipped back, absent
+            classes zero.
 
     Returns:
-      sum over s / (max over pixels + 1e-5), in [0, 1).
+        sum over s / (max over pixels + 1e-5), in [0, 1).
     """
     total = jnp.sum(cams, axis=0)
     return total / (jnp.max(total, axis=(-3, -2), keepdims=True) + 1e-5)

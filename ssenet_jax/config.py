@@ -18,7 +18,7 @@ GROUPS = (
 # Parameters that keep their imported values: all norms, and the front of the network.
 FROZEN = {
     "resnet38": (r"backbone/(conv1a|b2(_\d)?)/.*", r"backbone/(.*/)?bn[^/]*/.*"),
-    "efficientnet_lite0": (r"backbone/(conv_stem|bn1|block[0-4])/.*", r"backbone/(.*/)?bn[^/]*/.*"),
+    "efficientnet_lite0": (r"backbone/(conv_stem|blocks_[0-4])/.*", r"backbone/(.*/)?bn[^/]*/.*"),
 }
 
 STAGES = (

@@ -21,9 +21,9 @@ class Operator:
     """A linear spatial operator: a callable (n, h, w, *) -> (n, h2, w2, *).
 
     Attributes:
-      apply: the operator itself.
-      matrices: for operators that act on rows and columns separately, `matrices(h, w)` gives the same operator as two
-        float64 matrices (h2, h) and (w2, w); None for the others.
+        apply: the operator itself.
+        matrices: for operators that act on rows and columns separately, `matrices(h, w)` gives the same operator as two
+            float64 matrices (h2, h) and (w2, w); None for the others.
     """
 
     apply: Callable[[Array], Array]
@@ -39,12 +39,12 @@ def linear_matrix(size: int, out: int, *, step: float | None = None) -> np.ndarr
     Positions are rounded to float32 as PyTorch does, which moves a weight by up to 4e-6 at 60 pixels.
 
     Args:
-      size: length of the input axis.
-      out: length of the output axis.
-      step: input cells between two output samples; None stands for size / out.
+        size: length of the input axis.
+        out: length of the output axis.
+        step: input cells between two output samples; None stands for size / out.
 
     Returns:
-      (out, size) float64; every row sums to 1. Samples beyond the first or last centre take that centre's value.
+        (out, size) float64; every row sums to 1. Samples beyond the first or last centre take that centre's value.
     """
     step = np.float64(np.float32(size / out if step is None else step))
     # One rounding after product and difference: a fused multiply-add.
@@ -76,11 +76,11 @@ def resize_to(x: Shaped[Array, "n h w *m"], size: tuple[int, int]) -> Array:
     Equal to `jax.image.resize(..., antialias=False)` and to PyTorch's `interpolate(align_corners=False)`.
 
     Args:
-      x: (n, h, w, *) floating point.
-      size: output height and width.
+        x: (n, h, w, *) floating point.
+        size: output height and width.
 
     Returns:
-      (n, *size, *), dtype of x.
+        (n, *size, *), dtype of x.
     """
     if x.shape[1:3] == tuple(size):
         return x
@@ -108,13 +108,13 @@ def resize_valid(
     `resize_to` rounded as PyTorch's: up to 4e-6 apart at 60 pixels, 3e-5 at 500.
 
     Args:
-      x: padded at the bottom and right.
-      sizes_in: valid height and width of each x, at least 1.
-      sizes_out: height and width that the valid area is resized to.
-      canvas_out: static shape of the result; what a size exceeds it by is cut off.
+        x: padded at the bottom and right.
+        sizes_in: valid height and width of each x, at least 1.
+        sizes_out: height and width that the valid area is resized to.
+        canvas_out: static shape of the result; what a size exceeds it by is cut off.
 
     Returns:
-      The resized areas at the top left, zero elsewhere.
+        The resized areas at the top left, zero elsewhere.
     """
     rows = jax.vmap(lambda a, b: _valid_matrix(a, b, x.shape[1], canvas_out[0]))(sizes_in[:, 0], sizes_out[:, 0])
     cols = jax.vmap(lambda a, b: _valid_matrix(a, b, x.shape[2], canvas_out[1]))(sizes_in[:, 1], sizes_out[:, 1])
@@ -127,12 +127,12 @@ def resize(rate: int | float, *, sampling: str = "size") -> Operator:
     """Bilinear scaling by a rate to floor(size * rate), half-pixel centres, no antialiasing.
 
     Args:
-      rate: output size over input size, > 0.
-      sampling: "size" samples every size / output pixels (the authors' PyTorch 0.4); "rate" every 1 / rate pixels
-        (later PyTorch, unless told to recompute the scale factor).
+        rate: output size over input size, > 0.
+        sampling: "size" samples every size / output pixels (the authors' PyTorch 0.4); "rate" every 1 / rate pixels
+            (later PyTorch, unless told to recompute the scale factor).
 
     Raises:
-      ValueError: rate or sampling out of range, or, when applied, an output without pixels.
+        ValueError: rate or sampling out of range, or, when applied, an output without pixels.
     """
     if not rate > 0:
         raise ValueError(f"resize: rate must be > 0, got {rate}")
@@ -174,8 +174,8 @@ def translate(dy: int | float, dx: int | float) -> Operator:
     """Moves content down by dy of the height and right by dx of the width; zeros move in; bilinear.
 
     Args:
-      dy: fraction of the height, positive is down.
-      dx: fraction of the width, positive is right.
+        dy: fraction of the height, positive is down.
+        dx: fraction of the width, positive is right.
     """
 
     def matrix(size: int, fraction: float) -> np.ndarray:
@@ -203,11 +203,11 @@ def affine(matrix_2x3: Sequence[Sequence[int | float]] | np.ndarray) -> Operator
     The map goes from the output to the input: to move content by +t, write -t.
 
     Args:
-      matrix_2x3: takes (y, x, 1) of an output pixel to (y, x) in the input, both in units of half the height and half
-        the width from the centre: the array spans -1..1 in each.
+        matrix_2x3: takes (y, x, 1) of an output pixel to (y, x) in the input, both in units of half the height and half
+            the width from the centre: the array spans -1..1 in each.
 
     Raises:
-      ValueError: the matrix is not (2, 3) or not finite.
+        ValueError: the matrix is not (2, 3) or not finite.
     """
     matrix = np.asarray(matrix_2x3, np.float64)
     if matrix.shape != (2, 3) or not np.isfinite(matrix).all():

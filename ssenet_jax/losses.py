@@ -11,11 +11,11 @@ def multilabel_soft_margin_loss(logits: Float[Array, "n c"], labels: Num[Array, 
     """Mean over the classes of the binary cross entropy of each class.
 
     Args:
-      logits: class scores before the sigmoid.
-      labels: 1 for present, 0 for absent.
+        logits: class scores before the sigmoid.
+        labels: 1 for present, 0 for absent.
 
     Returns:
-      One value per example.
+        One value per example.
 
     Source: Eq. 1 (cls); PyTorch's MultiLabelSoftMarginLoss.
     """
@@ -40,20 +40,20 @@ def ser_loss(
     A mean over all classes is c / (classes present) times smaller than one over the present classes.
 
     Args:
-      cam_of_transformed: f(Ax), raw.
-      transformed_cam: A f(x), raw, of the same shape.
-      labels: 1 for present, 0 for absent.
-      normalize: "max" puts both through `normalize_cam`, absent classes zero (authors' code); "none" compares the raw
-        CAMs (paper).
-      classes: "all" takes the mean over all classes, "present" over the present ones (0 where there is none).
-      p: exponent, at least 1.
-      eps: as in `normalize_cam`.
+        cam_of_transformed: f(Ax), raw.
+        transformed_cam: A f(x), raw, of the same shape.
+        labels: 1 for present, 0 for absent.
+        normalize: "max" puts both through `normalize_cam`, absent classes zero (authors' code); "none" compares the raw
+            CAMs (paper).
+        classes: "all" takes the mean over all classes, "present" over the present ones (0 where there is none).
+        p: exponent, at least 1.
+        eps: as in `normalize_cam`.
 
     Returns:
-      One value per example.
+        One value per example.
 
     Raises:
-      ValueError: the shapes differ, or an option is unknown.
+        ValueError: the shapes differ, or an option is unknown.
 
     Source: Eq. 2.
     """
@@ -92,14 +92,14 @@ def affinity_loss(
     batch, not one device's share.
 
     Args:
-      affinity: in [0, 1].
-      bg_pos: 1 where both pixels are background.
-      fg_pos: 1 where both are of the same foreground class.
-      neg: 1 where the classes differ. A pair with an ignored pixel is 0 in all three.
-      eps: added inside the logarithms and to the counts.
+        affinity: in [0, 1].
+        bg_pos: 1 where both pixels are background.
+        fg_pos: 1 where both are of the same foreground class.
+        neg: 1 where the classes differ. A pair with an ignored pixel is 0 in all three.
+        eps: added inside the logarithms and to the counts.
 
     Returns:
-      Scalars "loss_bg", "loss_fg", "loss_neg" and "loss" = bg / 4 + fg / 4 + neg / 2.
+        Scalars "loss_bg", "loss_fg", "loss_neg" and "loss" = bg / 4 + fg / 4 + neg / 2.
     """
 
     def mean_over(pairs: Array, log_likelihood: Array) -> Array:
@@ -119,12 +119,12 @@ def softmax_cross_entropy_ignore(
     """Softmax cross entropy, mean over the pixels whose label is not `ignore`; 0 when there is none.
 
     Args:
-      logits: one score per class, background first.
-      labels: class index, or `ignore`. One that is neither dilutes the mean: check the masks beforehand.
-      ignore: label of the pixels left out.
+        logits: one score per class, background first.
+        labels: class index, or `ignore`. One that is neither dilutes the mean: check the masks beforehand.
+        ignore: label of the pixels left out.
 
     Returns:
-      A scalar: a ratio of sums over the whole batch.
+        A scalar: a ratio of sums over the whole batch.
     """
     valid = (labels != ignore).astype(logits.dtype)
     one_hot = jax.nn.one_hot(labels, logits.shape[-1], dtype=logits.dtype)

@@ -13,16 +13,16 @@ def confusion_matrix(
     """Counts of pixels by true class (rows) and predicted class (columns).
 
     Args:
-      label: true class of each pixel, `ignore` where it does not count.
-      prediction: predicted class, of the same shape.
-      num_classes: k, the background included.
-      ignore: label of the pixels left out.
+        label: true class of each pixel, `ignore` where it does not count.
+        prediction: predicted class, of the same shape.
+        num_classes: k, the background included.
+        ignore: label of the pixels left out.
 
     Returns:
-      int64 (k, k); matrices of several images add up.
+        int64 (k, k); matrices of several images add up.
 
     Raises:
-      ValueError: the shapes differ, or a class is not in 0 .. k - 1.
+        ValueError: the shapes differ, or a class is not in 0 .. k - 1.
     """
     return _joint_counts(label, prediction, np.zeros(np.shape(label), np.int64), 1, num_classes, ignore)[0]
 
@@ -127,12 +127,12 @@ def alpha_confusions(
     """Confusion matrix at every alpha from one pass over the pixels of an image; matrices of several images add up.
 
     Args:
-      best: score of each pixel's best class.
-      winner: that class, 1 .. k - 1.
-      mask: true class, `ignore` where it does not count.
-      alphas: thresholds in any order; the prediction is background where best <= alpha.
-      num_classes: k, the background included.
-      ignore: label of the pixels left out.
+        best: score of each pixel's best class.
+        winner: that class, 1 .. k - 1.
+        mask: true class, `ignore` where it does not count.
+        alphas: thresholds in any order; the prediction is background where best <= alpha.
+        num_classes: k, the background included.
+        ignore: label of the pixels left out.
     """
     alphas = np.asarray(alphas, np.float32)
     order = np.argsort(alphas, kind="stable")
@@ -158,13 +158,13 @@ def alpha_sweep(
     """Metrics of CAM labels at every background threshold, in one pass over the data.
 
     Args:
-      cams: normalised CAMs (h, w, c) in [0, 1]; any iterable, read once.
-      labels: image-level labels (c,) of the same images; absent classes never win.
-      masks: true classes (h, w), 255 ignored.
-      alphas: background thresholds, >= 0.
+        cams: normalised CAMs (h, w, c) in [0, 1]; any iterable, read once.
+        labels: image-level labels (c,) of the same images; absent classes never win.
+        masks: true classes (h, w), 255 ignored.
+        alphas: background thresholds, >= 0.
 
     Raises:
-      ValueError: no alpha, a negative one, no image, or iterables of different lengths.
+        ValueError: no alpha, a negative one, no image, or iterables of different lengths.
     """
     if len(alphas) == 0 or min(alphas) < 0:
         raise ValueError(f"alpha_sweep: expected thresholds >= 0, got {list(alphas)}")

@@ -24,9 +24,9 @@ class Transition:
     """The transition matrix of one image in stencil form; a pytree.
 
     Attributes:
-      weights: (d, h, w) affinity ** beta of the pair that starts at a cell, 0 where there is none.
-      column_sums: (h, w) sum of a cell's weights in both directions and 1 for itself; 0 for cells that take no part.
-      radius: as in `pair_offsets`.
+        weights: (d, h, w) affinity ** beta of the pair that starts at a cell, 0 where there is none.
+        column_sums: (h, w) sum of a cell's weights in both directions and 1 for itself; 0 for cells that take no part.
+        radius: as in `pair_offsets`.
     """
 
     weights: Array
@@ -45,15 +45,15 @@ def transition(
     """Transition probabilities between the cells of one image.
 
     Args:
-      features: of AffinityNet, for one image.
-      radius: pairs lie closer than this, in cells.
-      beta: exponent of the affinities.
-      border: "full" takes all pairs; "reference" leaves out those that the authors' code leaves out.
-      size: valid height and width (may be traced) of features padded at the bottom and right; cells outside take no
-        part. None: all of it.
+        features: of AffinityNet, for one image.
+        radius: pairs lie closer than this, in cells.
+        beta: exponent of the affinities.
+        border: "full" takes all pairs; "reference" leaves out those that the authors' code leaves out.
+        size: valid height and width (may be traced) of features padded at the bottom and right; cells outside take no
+            part. None: all of it.
 
     Returns:
-      The transition; its columns sum to 1.
+        The transition; its columns sum to 1.
     """
     affinity = pair_affinity(features[None].astype(jnp.float32), radius, border="full")[0]
     return _from_affinity(affinity.reshape(-1, *features.shape[:2]), radius, beta, border, size)
@@ -104,19 +104,19 @@ def random_walk(
     Every map walks alone: pass the present classes and the background only. Map over images with `jax.vmap`.
 
     Args:
-      scores: one map per class at the transition's resolution.
-      transition: from `transition`.
-      steps: number of steps, >= 0, static.
-      method: "stencil" applies T `steps` times; "chebyshev" sums its expansion, about 5 sqrt(steps) applications, to
-        1e-6 of the largest score; "dense" squares the hw x hw matrix; "auto" takes whichever of the first two is less
-        work, and on an accelerator "dense" for small grids.
+        scores: one map per class at the transition's resolution.
+        transition: from `transition`.
+        steps: number of steps, >= 0, static.
+        method: "stencil" applies T `steps` times; "chebyshev" sums its expansion, about 5 sqrt(steps) applications, to
+            1e-6 of the largest score; "dense" squares the hw x hw matrix; "auto" takes whichever of the first two is
+            less work, and on an accelerator "dense" for small grids.
 
     Returns:
-      The scores after the walk, float32. A constant map stays as it is, scores that sum to 1 over the classes still do,
-      and the sum over cells of score times column sum is kept. Cells that take no part are 0.
+        The scores after the walk, float32. A constant map stays as it is, scores that sum to 1 over the classes still
+        do, and the sum over cells of score times column sum is kept. Cells that take no part are 0.
 
     Raises:
-      ValueError: unknown method, negative steps, or scores on another grid than the transition.
+        ValueError: unknown method, negative steps, or scores on another grid than the transition.
     """
     h, w, k = scores.shape
     if method not in ("auto", "stencil", "chebyshev", "dense"):
@@ -187,7 +187,7 @@ def chebyshev_coefficients(steps: int, tolerance: float = 1e-6) -> tuple[float, 
     The series is finite and positive: x^n = 2^(1-n) sum over m of C(n, m) T_(n-2m), the T_0 term halved.
 
     Returns:
-      Coefficients of T_0, T_1, ..; those of the other parity than `steps` are 0.
+        Coefficients of T_0, T_1, ..; those of the other parity than `steps` are 0.
     """
     full = np.zeros(steps + 1)
     for m in range(steps // 2 + 1):

@@ -54,23 +54,23 @@ def two_branch_loss(
     Both branches call the same function: the weights are shared because cam_fn closes over them.
 
     Args:
-      cam_fn: images (n, h, w, 3) -> raw CAM (n, h', w', c); called as cam_fn(images, rng) when rng is given.
-      images: normalised images.
-      labels: 1 for present, 0 for absent.
-      operator: the spatial operator A, see `equivariance`.
-      eta: weight of the equivariance term, may be traced.
-      rng: key; each branch gets one of its own.
-      cam_size: "image": both CAMs are brought to their image's size before A, the maximum and the mean (authors' code);
-        "feature": compared at the CAM's own size (paper).
-      normalize: as in `ser_loss`.
-      classes: as in `ser_loss`.
-      p: as in `ser_loss`.
+        cam_fn: images (n, h, w, 3) -> raw CAM (n, h', w', c); called as cam_fn(images, rng) when rng is given.
+        images: normalised images.
+        labels: 1 for present, 0 for absent.
+        operator: the spatial operator A, see `equivariance`.
+        eta: weight of the equivariance term, may be traced.
+        rng: key; each branch gets one of its own.
+        cam_size: "image": both CAMs are brought to their image's size before A, the maximum and the mean (authors'
+            code); "feature": compared at the CAM's own size (paper).
+        normalize: as in `ser_loss`.
+        classes: as in `ser_loss`.
+        p: as in `ser_loss`.
 
     Returns:
-      loss = (loss_cls + loss_cls_s) / 2 + eta * loss_ser, and the three terms; means over the batch, float32.
+        loss = (loss_cls + loss_cls_s) / 2 + eta * loss_ser, and the three terms; means over the batch, float32.
 
     Raises:
-      ValueError: an option is unknown, or the CAM has another number of classes than the labels.
+        ValueError: an option is unknown, or the CAM has another number of classes than the labels.
 
     Source: Eq. 1 and 2.
     """

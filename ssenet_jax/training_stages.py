@@ -106,7 +106,10 @@ def _start(context: Context, model: nn.Module, init: str) -> dict:
     if init != "weights":
         raise ValueError(f"init is {init!r}; it must be 'weights' (those of init.weights) or 'classifier'")
     weights = context.config.init.weights
-    return pretrained.load_weights(weights, model, variables) if weights else variables
+    if not weights:
+        return variables
+    heads = [name for name in variables["params"] if name != "backbone"]
+    return pretrained.load_weights(weights, model, variables, allow_missing=heads)
 
 
 def _groups(context: Context, settings: ConfigDict) -> list[tuple[str, float, float]]:

@@ -31,6 +31,11 @@ def test_each_class_of_each_image_is_scaled_by_its_own_maximum():
     np.testing.assert_allclose(result, raw / raw.max((1, 2), keepdims=True), atol=1e-4)
 
 
+def test_normalisation_subtracts_eps_before_the_relu_only():
+    raw = jnp.array([[[[0.5e-5], [2e-5], [-1.0]]]])
+    np.testing.assert_allclose(cam.normalize_cam(raw)[0, 0, :, 0], [0, 1 / 3, 0], rtol=1e-4)  # Eq. 3 by hand
+
+
 @pytest.mark.parametrize("value", [0.0, -1e30, 1e30, 1e-30])
 def test_gradients_of_a_constant_cam_are_finite(value):
     gradient = jax.jit(jax.grad(lambda x: cam.normalize_cam(x).sum()))(jnp.full((1, 2, 2, 1), value))

@@ -1,5 +1,7 @@
 """Dense CRF: the same call as pydensecrf's own, marginals, errors."""
 
+import inspect
+
 import numpy as np
 import pytest
 from pydensecrf import densecrf
@@ -14,6 +16,7 @@ def example():
     image = rng.integers(0, 60, (14, 19, 3)).astype(np.uint8)
     image[:, 8:] += 150  # an edge that the scores miss by two pixels
     scores = rng.uniform(0.3, 0.5, (14, 19, 3)).astype(np.float32)
+    scores[:, :6, 0] += 0.3
     scores[:, 6:, 1] += 0.3
     return image, scores
 
@@ -33,8 +36,8 @@ def test_marginals_sum_to_1_and_labels_move_to_the_edge(example):
     marginals = dense_crf(image, scores)
     assert marginals.dtype == np.float32 and marginals.flags.c_contiguous
     np.testing.assert_allclose(marginals.sum(-1), 1, atol=1e-5)
-    assert (marginals[:, 8:].argmax(-1) == 1).mean() > 0.95
-    assert (marginals[:, :8].argmax(-1) == 1).mean() < (scores[:, :8].argmax(-1) == 1).mean()
+    assert (scores[:, 6:8].argmax(-1) == 1).all()
+    assert (marginals[:, :8].argmax(-1) == 0).mean() > 0.95 and (marginals[:, 8:].argmax(-1) == 1).mean() > 0.95
 
 
 def test_every_option_has_an_effect(example):
@@ -57,4 +60,4 @@ def test_errors_name_the_backend_and_the_sizes(example):
     with pytest.raises(ValueError, match="backend must be one of auto, pydensecrf, got 'gpu'"):
         dense_crf(image, scores, backend="gpu")
     with pytest.raises(ValueError, match=r"image is \(13, 19\) pixels, the scores \(14, 19\)"):
-        dense_crf(image[1:], scores)
+        inspect.unwrap(dense_crf)(image[1:], scores)  # users have no shape checker in front

@@ -67,7 +67,8 @@ def test_resize_to_is_jax_image_resize_without_antialiasing(size):
 
 def test_padded_arrays_are_resized_as_if_they_were_not_padded():
     x = maps(3, (3, 16, 14, 2))
-    sizes_in, sizes_out = np.array([[16, 14], [9, 5], [1, 1]], np.int32), np.array([[30, 30], [7, 12], [4, 3]], np.int32)
+    sizes_in = np.array([[16, 14], [9, 5], [1, 1]], np.int32)
+    sizes_out = np.array([[30, 30], [7, 12], [4, 3]], np.int32)
     ours = jax.jit(eq.resize_valid, static_argnums=3)(x, jnp.asarray(sizes_in), jnp.asarray(sizes_out), (32, 30))
     for i, ((h, w), (h2, w2)) in enumerate(zip(sizes_in, sizes_out, strict=True)):
         alone = eq.resize_to(x[i : i + 1, :h, :w], (int(h2), int(w2)))[0]

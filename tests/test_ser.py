@@ -1,7 +1,5 @@
 """The two-branch forward: equal to the authors' code written out, zero on an equivariant pair, finite everywhere."""
 
-import itertools
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -29,26 +27,33 @@ def strided(x: jax.Array) -> jax.Array:
     return jax.nn.relu(x[:, ::8, ::8] @ MIX + 0.3)
 
 
-@pytest.mark.parametrize("operator", [eq.resize(0.5), eq.hflip(), eq.translate(0.25, 0.1), eq.rotate(15.0)])
+@pytest.mark.parametrize("operator", [eq.resize(0.5), eq.hflip(), eq.rotate(15.0)])
 @pytest.mark.parametrize("cam_size", ["image", "feature"])
 def test_an_equivariant_network_has_no_ser_loss(operator, cam_size):
-    _, terms = two_branch_loss(pointwise, images(), LABELS, operator, cam_size=cam_size)
-    assert terms["loss_ser"] < 1e-9
-    _, terms = two_branch_loss(strided, images(), LABELS, operator, cam_size=cam_size)
-    assert terms["loss_ser"] > 1e-5
+    @jax.jit
+    def both(x):
+        terms = [two_branch_loss(f, x, LABELS, operator, cam_size=cam_size)[1] for f in (pointwise, strided)]
+        return terms[0]["loss_ser"], terms[1]["loss_ser"]
+
+    equivariant, other = both(images())
+    assert equivariant < 1e-9 and other > 1e-5
 
 
 @pytest.mark.parametrize("shape", [(24, 32), (35, 45)])
 @pytest.mark.parametrize("operator", [eq.resize(0.6), eq.rotate(15.0), eq.compose(eq.resize(0.6), eq.hflip())])
 def test_small_matrices_give_what_the_full_size_cams_give(shape, operator):
-    x = images(*shape)
-    # the authors' order of steps, with every array at the size of its image
-    small = operator(x)
-    cam, cam_s = eq.resize_to(strided(x), x.shape[1:3]), eq.resize_to(strided(small), small.shape[1:3])
-    cls, cls_s = (multilabel_soft_margin_loss(c.mean((1, 2)), LABELS).mean() for c in (cam, cam_s))
-    ser = ser_loss(cam_s, operator(cam), LABELS).mean()
-    loss, terms = two_branch_loss(strided, x, LABELS, operator, eta=2.0)
-    np.testing.assert_allclose([terms["loss_cls"], terms["loss_cls_s"], terms["loss_ser"]], [cls, cls_s, ser], rtol=1e-4)
+    @jax.jit
+    def at_full_size(x):
+        # the authors' order of steps, with every array at the size of its image
+        small = operator(x)
+        cam, cam_s = eq.resize_to(strided(x), x.shape[1:3]), eq.resize_to(strided(small), small.shape[1:3])
+        cls, cls_s = (multilabel_soft_margin_loss(c.mean((1, 2)), LABELS).mean() for c in (cam, cam_s))
+        return cls, cls_s, ser_loss(cam_s, operator(cam), LABELS).mean()
+
+    cls, cls_s, ser = at_full_size(images(*shape))
+    loss, terms = jax.jit(lambda x: two_branch_loss(strided, x, LABELS, operator, eta=2.0))(images(*shape))
+    ours = [terms["loss_cls"], terms["loss_cls_s"], terms["loss_ser"]]
+    np.testing.assert_allclose(ours, [cls, cls_s, ser], rtol=1e-4)
     np.testing.assert_allclose(loss, (cls + cls_s) / 2 + 2 * ser, rtol=1e-5)
 
 
@@ -60,18 +65,16 @@ def test_the_mean_of_an_enlarged_cam_needs_no_enlarged_cam():
 
 @pytest.mark.parametrize("cam_size", ["image", "feature"])
 def test_gradients_are_finite_when_nothing_is_present_and_cams_are_zero(cam_size):
-    def loss(scale, eta, labels, normalize, classes, p):
-        def network(x):
-            return scale * strided(x)
+    @jax.jit
+    def gradients(scale, eta, labels):
+        def loss(scale, normalize):
+            options = {"eta": eta, "cam_size": cam_size, "normalize": normalize}
+            return two_branch_loss(lambda x: scale * strided(x), images(), labels, eq.resize(0.5), **options)[0]
 
-        options = {"cam_size": cam_size, "normalize": normalize, "classes": classes, "p": p}
-        return two_branch_loss(network, images(), labels, eq.resize(0.5), eta=eta, **options)[0]
+        return [jax.value_and_grad(loss)(scale, normalize) for normalize in ("max", "none")]
 
-    gradient = jax.jit(jax.value_and_grad(loss), static_argnums=(3, 4, 5))
-    for normalize, classes, p in itertools.product(("max", "none"), ("all", "present"), (1, 2)):
-        for scale, labels in ((0.0, LABELS), (1e4, LABELS), (1.0, jnp.zeros_like(LABELS))):
-            value, slope = gradient(jnp.float32(scale), jnp.float32(0.5), labels, normalize, classes, p)
-            assert np.isfinite(value) and np.isfinite(slope), (normalize, classes, p, scale)
+    for scale, labels in ((0.0, LABELS), (1e4, LABELS), (1.0, jnp.zeros_like(LABELS))):
+        assert np.isfinite(gradients(jnp.float32(scale), jnp.float32(0.5), labels)).all(), scale
 
 
 def test_each_branch_draws_its_own_key():

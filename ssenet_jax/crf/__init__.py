@@ -25,22 +25,22 @@ def dense_crf(
     Holds the interpreter lock: run several images in processes, not threads.
 
     Args:
-      image: RGB, 0..255.
-      scores: probability-like, one map per class; clipped to [1e-5, 1] and taken as exp(-unary); need not sum to 1.
-      iterations: of mean field, >= 0.
-      backend: "pydensecrf"; "auto" takes the best one available.
-      sxy_gaussian: width of the Gaussian kernel, pixels.
-      compat_gaussian: weight of the Gaussian term.
-      sxy_bilateral: spatial width of the bilateral kernel, pixels.
-      srgb: colour width of the bilateral kernel, of 255.
-      compat_bilateral: weight of the bilateral term.
+        image: RGB, 0..255.
+        scores: probability-like, one map per class; clipped to [1e-5, 1] and taken as exp(-unary); need not sum to 1.
+        iterations: of mean field, >= 0.
+        backend: "pydensecrf"; "auto" takes the best one available.
+        sxy_gaussian: width of the Gaussian kernel, pixels.
+        compat_gaussian: weight of the Gaussian term.
+        sxy_bilateral: spatial width of the bilateral kernel, pixels.
+        srgb: colour width of the bilateral kernel, of 255.
+        compat_bilateral: weight of the bilateral term.
 
     Returns:
-      float32 marginals that sum to 1 over the classes.
+        float32 marginals that sum to 1 over the classes.
 
     Raises:
-      ValueError: unknown backend, or image and scores of different sizes.
-      ImportError: pydensecrf is not installed.
+        ValueError: unknown backend, or image and scores of different sizes.
+        ImportError: pydensecrf is not installed.
 
     Source: METHOD "CAM inference"; Kraehenbuehl and Koltun 2011.
     """

@@ -8,8 +8,8 @@ def mean_field(
     scores: np.ndarray,
     *,
     iterations: int,
-    gaussian: tuple[float, float],
-    bilateral: tuple[float, float, float],
+    gaussian: tuple[int | float, ...],
+    bilateral: tuple[int | float, ...],
 ) -> np.ndarray:
     """Marginals (h, w, k); `gaussian` is (sxy, compat), `bilateral` (sxy, srgb, compat); see `crf.dense_crf`."""
     try:

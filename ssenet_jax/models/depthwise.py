@@ -1,7 +1,9 @@
 """The depthwise convolution, with a CPU form that is many times faster than XLA's own.
 
 On CPU, XLA runs a grouped convolution in a scalar loop. The sum over the kernel's taps of a shifted slice times a weight
-is one vectorised loop; its gradients are written the same way. Elsewhere the library's convolution is used.
+is one vectorised loop; its gradients are written the same way. Images are taken one at a time: their slices stay in
+cache, and XLA cannot fuse the sum into every consumer and compute it again there. Elsewhere the library's convolution is
+used.
 """
 
 from functools import partial, reduce
@@ -11,34 +13,41 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
+Pads = tuple[tuple[int, int], tuple[int, int]]
 
-@partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+# rows that one fused loop of the kernel's gradient adds up; more are slower to compile and little faster
+_STRIP_ROWS = 20
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4))
 def depthwise_conv(
-    x: Float[Array, "n h w f"], kernel: Float[Array, "p q 1 f"], stride: int, dilation: int
+    x: Float[Array, "n h w f"], kernel: Float[Array, "p q 1 f"], pads: Pads, stride: int, dilation: int
 ) -> Float[Array, "n h2 w2 f"]:
-    """A VALID depthwise convolution.
+    """A depthwise convolution.
 
     Args:
-        x: input, padded already.
+        x: the input.
         kernel: one filter a channel, HWIO.
+        pads: zeros before and after, for the rows and for the columns.
         stride: step between output cells, in both directions.
         dilation: step between the kernel's taps.
     """
+    settings = {"pads": pads, "stride": stride, "dilation": dilation}
     return lax.platform_dependent(
-        x, kernel, cpu=partial(_taps_sum, stride=stride, dilation=dilation), default=_library(stride, dilation)
+        x, kernel, cpu=partial(_sum_of_taps, **settings), default=partial(_library, **settings)
     )
 
 
-def _forward(x, kernel, stride, dilation):
-    return depthwise_conv(x, kernel, stride, dilation), (x, kernel)
+def _forward(x, kernel, pads, stride, dilation):
+    return depthwise_conv(x, kernel, pads, stride, dilation), (x, kernel)
 
 
-def _backward(stride, dilation, residuals, gradient):
-    settings = {"stride": stride, "dilation": dilation}
+def _backward(pads, stride, dilation, residuals, gradient):
+    settings = {"pads": pads, "stride": stride, "dilation": dilation}
 
     def library_gradient(index):
         def pull_back(x, kernel, gradient):
-            return jax.vjp(_library(stride, dilation), x, kernel)[1](gradient)[index]
+            return jax.vjp(partial(_library, **settings), x, kernel)[1](gradient)[index]
 
         return pull_back
 
@@ -52,64 +61,91 @@ def _backward(stride, dilation, residuals, gradient):
 depthwise_conv.defvjp(_forward, _backward)
 
 
-def _library(stride: int, dilation: int):
-    def convolve(x, kernel):
-        return lax.conv_general_dilated(
-            x,
-            kernel,
-            window_strides=(stride, stride),
-            padding="VALID",
-            rhs_dilation=(dilation, dilation),
-            dimension_numbers=("NHWC", "HWIO", "NHWC"),
-            feature_group_count=x.shape[-1],
-        )
-
-    return convolve
-
-
-def _shifted_slices(x, kernel_shape, stride, dilation):
-    """The slices of x that each tap of the kernel meets, row by row."""
-    n, height, width, channels = x.shape
-    rows, columns = kernel_shape[:2]
-    out_h = (height - (rows - 1) * dilation - 1) // stride + 1
-    out_w = (width - (columns - 1) * dilation - 1) // stride + 1
-    for i in range(rows):
-        for j in range(columns):
-            start = (0, i * dilation, j * dilation, 0)
-            stop = (n, start[1] + (out_h - 1) * stride + 1, start[2] + (out_w - 1) * stride + 1, channels)
-            yield i, j, lax.slice(x, start, stop, (1, stride, stride, 1))
-
-
-def _taps_sum(x, kernel, *, stride, dilation):
-    weights = kernel.astype(jnp.float32)
-    products = (
-        piece.astype(jnp.float32) * weights[i, j][None, None]
-        for i, j, piece in _shifted_slices(x, kernel.shape, stride, dilation)
+def _library(x, kernel, *, pads, stride, dilation):
+    return lax.conv_general_dilated(
+        x,
+        kernel,
+        window_strides=(stride, stride),
+        padding=pads,
+        rhs_dilation=(dilation, dilation),
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        feature_group_count=x.shape[-1],
     )
-    return reduce(jnp.add, products).astype(x.dtype)
 
 
-def _input_gradient(x, kernel, gradient, *, stride, dilation):
-    reach = ((kernel.shape[0] - 1) * dilation, (kernel.shape[1] - 1) * dilation)
-    zero = jnp.zeros((), gradient.dtype)
-    pads = [(0, 0, 0)]
-    for length, cells, extent in zip(x.shape[1:3], gradient.shape[1:3], reach, strict=True):
-        unused = length - ((cells - 1) * stride + extent + 1)
-        pads.append((extent, extent + unused, stride - 1))
-    spread = lax.pad(gradient, zero, [*pads, (0, 0, 0)])
-    return lax.optimization_barrier(_taps_sum(lax.optimization_barrier(spread), kernel[::-1, ::-1], stride=1, dilation=dilation))
+def _taps(image, kernel_shape, stride, dilation):
+    """The slice of a padded image (h,w,f) that each tap of the kernel meets, row by row."""
+    height, width, channels = image.shape
+    rows, columns = kernel_shape[:2]
+    last_row = (height - (rows - 1) * dilation - 1) // stride * stride
+    last_column = (width - (columns - 1) * dilation - 1) // stride * stride
+    for top in range(0, rows * dilation, dilation):
+        for left in range(0, columns * dilation, dilation):
+            stop = (top + last_row + 1, left + last_column + 1, channels)
+            yield lax.slice(image, (top, left, 0), stop, (stride, stride, 1))
 
 
-def _kernel_gradient(x, kernel, gradient, *, stride, dilation):
-    """One image at a time, so that its slices stay in cache; rows by fused additions, columns by a product with ones."""
+def _padded(image, row_pads, column_pads, step=1):
+    """The image in float32 with zeros around it, and `step - 1` zeros between its cells."""
+    pads = ((*row_pads, step - 1), (*column_pads, step - 1), (0, 0, 0))
+    return lax.pad(image.astype(jnp.float32), jnp.float32(0), pads)
 
-    def add_image(total, image):
-        piece, cotangent = (array[None].astype(jnp.float32) for array in image)
-        sums = []
-        for _, _, shifted in _shifted_slices(piece, kernel.shape, stride, dilation):
-            by_column = reduce(jnp.add, [shifted[0, row] * cotangent[0, row] for row in range(cotangent.shape[1])])
-            sums.append(jnp.ones((1, by_column.shape[0])) @ by_column)
-        return total + jnp.stack(sums).reshape(kernel.shape), None
 
-    total = lax.scan(add_image, jnp.zeros(kernel.shape, jnp.float32), (x, gradient))[0]
+def _weighted_sum(image, kernel, stride, dilation):
+    weights = kernel.astype(jnp.float32).reshape(-1, 1, 1, kernel.shape[-1])
+    return reduce(jnp.add, (tap * w for tap, w in zip(_taps(image, kernel.shape, stride, dilation), weights, strict=True)))
+
+
+def _sum_of_taps(x, kernel, *, pads, stride, dilation):
+    def convolve(image):
+        return _weighted_sum(_padded(image, *pads), kernel, stride, dilation).astype(x.dtype)
+
+    return lax.map(convolve, x)
+
+
+def _input_gradient(x, kernel, gradient, *, pads, stride, dilation):
+    """The taps in reverse order over the gradient, spread by the stride; a pad takes away what it put on."""
+    reach = [(length - 1) * dilation for length in kernel.shape[:2]]
+    spread = []
+    for length, cells, extent, (before, after) in zip(x.shape[1:3], gradient.shape[1:3], reach, pads, strict=True):
+        unused = before + length + after - ((cells - 1) * stride + extent + 1)
+        spread.append((extent - before, extent - after + unused))
+
+    def convolve(image):
+        return _weighted_sum(_padded(image, *spread, stride), kernel[::-1, ::-1], 1, dilation).astype(x.dtype)
+
+    return lax.map(convolve, gradient)
+
+
+def _kernel_gradient(x, kernel, gradient, *, pads, stride, dilation):
+    """Rows of a strip are summed by fused additions, columns by a product with ones.
+
+    XLA's own reduction is three times slower.
+    """
+    strips = -(-gradient.shape[1] // _STRIP_ROWS)
+    rows = -(-gradient.shape[1] // strips)
+    extra = strips * rows - gradient.shape[1]
+    extent = (rows - 1) * stride + (kernel.shape[0] - 1) * dilation + 1
+    row_pads = (pads[0][0], pads[0][1] + extra * stride)
+
+    def add_image(total, operands):
+        image, cotangent = _padded(operands[0], row_pads, pads[1]), _padded(operands[1], (0, extra), (0, 0))
+
+        def add_strip(total, strip):
+            tile = lax.dynamic_slice_in_dim(image, strip * rows * stride, extent)
+            weights = lax.dynamic_slice_in_dim(cotangent, strip * rows, rows)
+            return total + _correlate(tile, weights, kernel.shape, stride, dilation), None
+
+        return lax.scan(add_strip, total, jnp.arange(strips))
+
+    total = lax.scan(lambda total, pair: (add_image(total, pair)[0], None), jnp.zeros(kernel.shape), (x, gradient))[0]
     return total.astype(kernel.dtype)
+
+
+def _correlate(tile, weights, kernel_shape, stride, dilation):
+    rows, columns = weights.shape[:2]
+    sums = []
+    for tap in _taps(tile, kernel_shape, stride, dilation):
+        by_column = reduce(jnp.add, [tap[row] * weights[row] for row in range(rows)])
+        sums.append(jnp.ones((1, columns)) @ by_column)
+    return jnp.stack(sums).reshape(kernel_shape)

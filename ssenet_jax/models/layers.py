@@ -47,10 +47,10 @@ def fill_outside(x: Float[Array, "n h w f"], sizes: Int[Array, "n 2"] | None) ->
     return jnp.take_along_axis(x, columns[:, None, :, None], axis=2)
 
 
-def pad_same(
+def same_padding(
     x: Float[Array, "n h w f"], sizes: Int[Array, "n 2"] | None, *, kernel: int, stride: int, dilation: int
-) -> Float[Array, "n h2 w2 f"]:
-    """Pads for a VALID convolution that then equals TensorFlow's SAME on each unpadded image.
+) -> tuple[Float[Array, "n h2 w2 f"], tuple[tuple[int, int], tuple[int, int]]]:
+    """What TensorFlow's SAME means for each unpadded image: the input of a convolution and its explicit padding.
 
     At stride 2 SAME starts one pixel earlier for an odd size than for an even one; in a padded batch each image decides
     for itself.
@@ -58,11 +58,9 @@ def pad_same(
     reach = (kernel - 1) * dilation
     x = zero_outside(x, sizes)
     if sizes is None:
-        pads = [_same_pads(length, reach, stride) for length in x.shape[1:3]]
-        return jnp.pad(x, ((0, 0), *pads, (0, 0)))
+        return x, tuple(_same_pads(length, reach, stride) for length in x.shape[1:3])
     if stride == 1:
-        pads = (reach // 2, reach - reach // 2)
-        return jnp.pad(x, ((0, 0), pads, pads, (0, 0)))
+        return x, ((reach // 2, reach - reach // 2),) * 2
     pads = (reach // 2, reach - reach // 2 + 1)
     x = jnp.pad(x, ((0, 0), pads, pads, (0, 0)))
     for axis in (1, 2):
@@ -70,12 +68,33 @@ def pad_same(
         length = x.shape[axis] - 1
         late, early = lax.slice_in_dim(x, 1, length + 1, axis=axis), lax.slice_in_dim(x, 0, length, axis=axis)
         x = jnp.where(even, late, early)
-    return x
+    return x, ((0, 0), (0, 0))
 
 
 def _same_pads(length: int, reach: int, stride: int) -> tuple[int, int]:
     total = max((math.ceil(length / stride) - 1) * stride + reach + 1 - length, 0)
     return total // 2, total - total // 2
+
+
+@jax.custom_vjp
+def pointwise(x: Float[Array, "n h w i"], kernel: Float[Array, "i o"]) -> Float[Array, "n h w o"]:
+    """A 1x1 convolution as a matrix product."""
+    return jnp.einsum("nhwi,io->nhwo", x, kernel)
+
+
+def _pointwise_forward(x, kernel):
+    return pointwise(x, kernel), (x, kernel)
+
+
+def _pointwise_backward(residuals, gradient):
+    x, kernel = residuals
+    flat_x, flat_gradient = x.reshape(-1, x.shape[-1]), gradient.reshape(-1, gradient.shape[-1])
+    # autodiff would make the transposed kernel's gradient and XLA a transposed copy of `gradient` for it
+    kernel_gradient = lax.dot_general(flat_x, flat_gradient, (((0,), (0,)), ((), ())))
+    return jnp.einsum("nhwo,io->nhwi", gradient, kernel), kernel_gradient
+
+
+pointwise.defvjp(_pointwise_forward, _pointwise_backward)
 
 
 class Conv(nn.Module):
@@ -102,7 +121,7 @@ class Conv(nn.Module):
         kernel = self.param("kernel", self.kernel_init, shape, jnp.float32).astype(self.dtype)
         x = x.astype(self.dtype)
         if self.kernel == 1:
-            x = jnp.einsum("nhwi,io->nhwo", x[:, :: self.stride, :: self.stride], kernel[0, 0])
+            x = pointwise(x[:, :: self.stride, :: self.stride], kernel[0, 0])
         else:
             x = self._spatial(x, kernel, sizes)
         if self.use_bias:
@@ -112,16 +131,15 @@ class Conv(nn.Module):
 
     def _spatial(self, x, kernel, sizes):
         if self.padding == "same":
-            x = pad_same(x, sizes, kernel=self.kernel, stride=self.stride, dilation=self.dilation)
-            pads = (0, 0)
+            x, pads = same_padding(x, sizes, kernel=self.kernel, stride=self.stride, dilation=self.dilation)
         else:
             x = zero_outside(x, sizes)
-            pads = (self.dilation * (self.kernel - 1) // 2,) * 2
+            pads = ((self.dilation * (self.kernel - 1) // 2,) * 2,) * 2
         return lax.conv_general_dilated(
             x,
             kernel,
             window_strides=(self.stride, self.stride),
-            padding=(pads, pads),
+            padding=pads,
             rhs_dilation=(self.dilation, self.dilation),
             dimension_numbers=("NHWC", "HWIO", "NHWC"),
         )
@@ -138,8 +156,9 @@ class DepthwiseConv(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, "n h w f"], sizes: Int[Array, "n 2"] | None = None):
         kernel = self.param("kernel", he_normal, (self.kernel, self.kernel, 1, x.shape[-1]), jnp.float32)
-        x = pad_same(x.astype(self.dtype), sizes, kernel=self.kernel, stride=self.stride, dilation=self.dilation)
-        return depthwise_conv(x, kernel.astype(self.dtype), self.stride, self.dilation)
+        x = x.astype(self.dtype)
+        x, pads = same_padding(x, sizes, kernel=self.kernel, stride=self.stride, dilation=self.dilation)
+        return depthwise_conv(x, kernel.astype(self.dtype), pads, self.stride, self.dilation)
 
 
 class Norm(nn.Module):
@@ -183,8 +202,7 @@ class Norm(nn.Module):
 @jax.custom_vjp
 def relu6(x: Float[Array, "..."]) -> Float[Array, "..."]:
     """min(max(x, 0), 6); the gradient is read off the output, which the next layer keeps anyway."""
-    # without the barrier XLA computes the convolution before it a second time for the gradient's mask
-    return lax.optimization_barrier(jnp.clip(x, 0, 6))
+    return jnp.clip(x, 0, 6)
 
 
 def _relu6_forward(x):
