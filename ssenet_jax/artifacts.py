@@ -64,7 +64,7 @@ def read_arrays(path: Path, *names: str) -> tuple[np.ndarray, ...]:
         ValueError: the file is damaged or lacks one of the arrays.
     """
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
             return tuple(file[name] for name in names)
     except FileNotFoundError:
         raise FileNotFoundError(f"{path} is missing; run the stage that writes it first") from None

@@ -112,8 +112,9 @@ def _start(context: Context, model: nn.Module, init: str) -> dict:
     return pretrained.load_weights(weights, model, variables, allow_missing=heads)
 
 
-def _groups(context: Context, settings: ConfigDict) -> list[tuple[str, float, float]]:
-    frozen = [(pattern, 0.0, 0.0) for pattern in context.config.model.frozen]
+def parameter_groups(config: ConfigDict, settings: ConfigDict) -> list[tuple[str, float, float]]:
+    """The rows (regex, learning rate multiplier, weight decay) of one training, what is frozen first."""
+    frozen = [(pattern, 0.0, 0.0) for pattern in config.model.frozen]
     return frozen + [(pattern, rate, decay * settings.weight_decay) for pattern, rate, decay in settings.groups]
 
 
@@ -130,7 +131,7 @@ def _fit(
     seed, steps = context.config.seed, _steps(settings, source)
     recipe = Recipe(
         loss_fn=loss_fn,
-        groups=_groups(context, settings),
+        groups=parameter_groups(context.config, settings),
         steps=steps,
         batch_size=settings.batch_size,
         accumulate=settings.accumulate,

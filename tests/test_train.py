@@ -10,7 +10,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import linen as nn
-from jax.experimental.compilation_cache import compilation_cache
 
 from ssenet_jax import objectives, train
 from ssenet_jax.checkpoint import load_variables
@@ -66,17 +65,6 @@ def small_recipe(dropout=0.5, steps=4, **changes):
     )  # fmt: skip
     defaults = {"batch_size": BATCH, "accumulate": 1, "lr": 0.1, "power": 0.9, "momentum": 0.9, "seed": 3}
     return Recipe(loss_fn, GROUPS, steps, **{**defaults, **changes})
-
-
-@pytest.fixture(scope="module", autouse=True)
-def compile_once(tmp_path_factory):
-    """A restarted training compiles the same step again; take it from a cache."""
-    before = jax.config.jax_compilation_cache_dir
-    jax.config.update("jax_compilation_cache_dir", str(tmp_path_factory.mktemp("compiled")))
-    compilation_cache.reset_cache()
-    yield
-    jax.config.update("jax_compilation_cache_dir", before)
-    compilation_cache.reset_cache()
 
 
 @pytest.fixture(scope="module")

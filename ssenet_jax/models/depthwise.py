@@ -16,7 +16,7 @@ from jaxtyping import Array, Float
 Pads = tuple[tuple[int, int], tuple[int, int]]
 
 # rows that one fused loop of the kernel's gradient adds up; more are slower to compile and little faster
-_STRIP_ROWS = 20
+_STRIP_ROWS = 10
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4))

@@ -1,0 +1,101 @@
+"""Padded batches of several scales give what each image gives alone."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from ssenet_jax import inference
+from ssenet_jax.augment import normalize, resize_image
+from ssenet_jax.equivariance import resize_to
+from ssenet_jax.models import BACKBONES, CamNet
+
+SIZES = ((40, 61), (64, 33), (49, 64))
+
+
+@pytest.fixture(scope="module")
+def net():
+    model = CamNet(num_classes=3, backbone="efficientnet_lite0", width=0.25)
+    return model, jax.jit(model.init)(jax.random.key(0), jnp.zeros((1, 32, 32, 3)))
+
+
+@pytest.fixture(scope="module")
+def images():
+    rng = np.random.default_rng(0)
+    return [rng.integers(0, 256, (*size, 3), np.uint8) for size in SIZES]
+
+
+def cam_alone(net, image, label, scales):
+    """The fused CAM written plainly: one image, one scale and flip at a time, no padding."""
+    model, variables = net
+    facts, total = BACKBONES[model.backbone], 0.0
+    for scale in scales:
+        size = tuple(round(side * scale) for side in image.shape[:2])
+        x = jnp.asarray(normalize(resize_image(image, size), facts.mean, facts.std))[None]
+        for flip in (False, True):
+            cam = jax.nn.relu(model.apply(variables, x[:, :, ::-1] if flip else x)[0])
+            cam = resize_to(cam, image.shape[:2])
+            total = total + (cam[:, :, ::-1] if flip else cam)
+    total = np.asarray(total[0]) * label[None, None]
+    return total / (total.max((0, 1), keepdims=True) + 1e-5)
+
+
+def test_a_padded_batch_gives_the_cams_of_its_images_alone(net, images):
+    scales, labels = (0.5, 1.0), np.array([[1, 0, 1], [0, 1, 0], [1, 1, 1]], np.float32)
+    batch = inference.views(images, (64, 64), scales, "efficientnet_lite0", 4)
+    classes, present = inference.class_slots(labels, 4)
+    function = inference.cam_function(net[0], scales=scales, flip=True)
+    cams = np.asarray(function(net[1], batch, classes, present, canvas=(64, 64)))
+    for row, (image, label) in enumerate(zip(images, labels, strict=True)):
+        wanted = cam_alone(net, image, label, scales)[..., np.flatnonzero(label)]
+        found = cams[row, : image.shape[0], : image.shape[1]]
+        np.testing.assert_allclose(found[..., : wanted.shape[-1]], wanted, atol=1e-4)
+        assert not found[..., wanted.shape[-1] :].any()
+
+
+def test_mirroring_the_valid_columns_twice_changes_nothing_and_keeps_the_padding():
+    x = jnp.arange(2 * 3 * 5, dtype=jnp.float32).reshape(2, 3, 5, 1)
+    widths = jnp.array([5, 3])
+    once = inference.flip_valid(x, widths)
+    assert once[1, 0, :, 0].tolist() == [17, 16, 15, 18, 19]
+    np.testing.assert_array_equal(inference.flip_valid(once, widths), x)
+
+
+def test_records_are_grouped_by_bucket_and_none_is_lost():
+    heights = (10, 40, 12, 64, 33, 9)
+    records = [{"id": i, "image": np.zeros((height, 20, 3), np.uint8)} for i, height in enumerate(heights)]
+    groups = list(inference.by_bucket(records, 2, 32))
+    assert all(inference.bucket_of(*r["image"].shape[:2], 32) == canvas for canvas, group in groups for r in group)
+    assert sorted(r["id"] for _, group in groups for r in group) == list(range(6))
+    assert max(len(group) for _, group in groups) == 2
+
+
+def test_an_image_with_more_classes_than_slots_gets_them_all():
+    many = np.ones(20, np.float32)
+    classes, present = inference.class_slots([many, np.eye(20, dtype=np.float32)[7]], 2)
+    assert classes[0].tolist() == list(range(20)) and present[0].sum() == 20
+    assert classes[1, 0] == 7 and present[1].tolist() == [1] + [0] * 19
+
+
+def test_run_finishes_every_record_with_its_own_row_and_passes_errors_on():
+    records = [{"id": i, "image": np.full((8 * (1 + i % 2), 8, 3), i, np.uint8)} for i in range(19)]
+    seen = {}
+
+    def prepare(group, canvas, rows):
+        values = [r["image"][0, 0, 0] for r in group]
+        return (np.array(values + [0] * (rows - len(values)), np.int32),)
+
+    def function(variables, values, canvas):
+        return values * variables
+
+    def finish(record, row):
+        seen[record["id"]] = int(row)
+
+    inference.run(iter(records), prepare, function, jnp.int32(2), finish, batch_size=3, bucket=8)
+    assert seen == {i: 2 * i for i in range(19)}
+
+    def fail(record, row):
+        raise OSError("disk full")
+
+    with pytest.raises(OSError, match="disk full"):
+        inference.run(iter(records), prepare, function, jnp.int32(2), fail, batch_size=3, bucket=8)
