@@ -15,15 +15,20 @@ def get_config(size="full"):
     config.data.name = "scenes"
     config.data.eval_split = "test"
 
-    # From scratch: a narrow network whose norms are trained and nothing frozen.
-    config.model.width = 0.125
+    # From scratch: a narrow network without dropout whose norms are trained, nothing frozen, every layer at one rate.
+    config.model.width = 1 / 16
     config.model.norm = "batch"
+    config.model.dropout = 0.0
     config.model.frozen = ()
+    for training in (config.classifier, config.affinity, config.segmenter):
+        training.groups = ((".*", 1.0, 1.0),)
+        training.momentum = 0.9
+        training.batch_size, training.crop = 16, 96
 
     classifier = config.classifier
-    classifier.steps, classifier.batch_size, classifier.crop = 600, 16, 96
-    classifier.long_edge = (80, 128)
-    classifier.lr, classifier.momentum = 0.05, 0.9
+    classifier.steps, classifier.lr = 600, 0.05
+    classifier.long_edge = (72, 96)  # no crop loses the small part that tells the class
+    classifier.hue = 0.0
     config.ser.rate, config.ser.classes, config.ser.eta_warmup = 0.5, "present", 0.5
 
     config.cam.scales = (0.5, 1.0, 1.5)
@@ -31,12 +36,11 @@ def get_config(size="full"):
     config.crf.sxy_bilateral = 20.0
 
     affinity = config.affinity
-    affinity.init, affinity.steps, affinity.batch_size, affinity.crop = "classifier", 200, 16, 96
-    affinity.lr, affinity.momentum = 0.01, 0.9
+    affinity.init, affinity.steps, affinity.lr = "classifier", 200, 0.02
+    affinity.hue = 0.0
 
     segmenter = config.segmenter
-    segmenter.init, segmenter.steps, segmenter.batch_size, segmenter.crop = "classifier", 300, 16, 96
-    segmenter.lr = 0.01
+    segmenter.init, segmenter.steps, segmenter.lr = "classifier", 300, 0.05
     config.segment.scales = (0.75, 1.0, 1.25)
 
     config.inference.batch_size, config.inference.bucket = 16, 32

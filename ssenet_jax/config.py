@@ -67,7 +67,8 @@ def paper_config(reference: str = "code") -> ConfigDict:
                 "backbone": "resnet38",  # or "efficientnet_lite0"
                 "width": 1.0,  # multiplies every channel count
                 "norm": "frozen",  # "frozen": imported statistics; "batch": from scratch
-                "frozen": FROZEN["resnet38"],
+                "dropout": 1.0,  # factor on the published rates
+                "frozen": FROZEN["resnet38"],  # regexes over parameter paths
             },
             "init": {
                 "weights": "",  # a .params, .pth or .npz file, "efficientnet_lite0" for the packaged ones, "" for none

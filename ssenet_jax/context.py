@@ -6,10 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 from ml_collections import ConfigDict
 
-from ssenet_jax import datasets
+from ssenet_jax import datasets, recipes
 from ssenet_jax.models import BACKBONES, AffinityNet, CamNet, DeepLab
 from ssenet_jax.sharding import make_mesh
 
@@ -60,19 +59,16 @@ class Context:
         return self.config.data.eval_split or self.config.data.train_split
 
     def cam_net(self) -> CamNet:
-        return CamNet(num_classes=len(self.train_source.class_names), **self._model)
+        return self._network("classifier")
 
     def affinity_net(self) -> AffinityNet:
-        return AffinityNet(**self._model)
+        return self._network("affinity")
 
     def deeplab(self) -> DeepLab:
-        return DeepLab(num_classes=len(self.train_source.class_names) + 1, **self._model)
+        return self._network("segmenter")
 
-    @property
-    def _model(self) -> dict[str, Any]:
-        model = self.config.model
-        dtype = jnp.dtype(self.config.dtype)
-        return {"backbone": model.backbone, "width": model.width, "norm": model.norm, "dtype": dtype}
+    def _network(self, training: str) -> Any:
+        return recipes.network(self.config, training, len(self.train_source.class_names))
 
     def manifest(self, stage: str) -> Path:
         return self.workdir / "manifests" / f"{stage}.json"

@@ -162,6 +162,15 @@ def class_slots(labels: Sequence[np.ndarray], rows: int) -> tuple[np.ndarray, np
     return classes, mask
 
 
+def padded_images(images: Sequence[np.ndarray], canvas: tuple[int, int], rows: int) -> tuple[np.ndarray, np.ndarray]:
+    """Images (h, w, 3) of different sizes in one zero-padded array (n, h, w, 3), and their sizes (n, 2)."""
+    batch, sizes = np.zeros((rows, *canvas, 3), np.uint8), np.tile(np.int32([canvas]), (rows, 1))
+    for row, image in enumerate(images):
+        batch[row, : image.shape[0], : image.shape[1]] = image
+        sizes[row] = image.shape[:2]
+    return batch, sizes
+
+
 def padded_cams(cams: Sequence[np.ndarray], canvas: tuple[int, int], rows: int) -> np.ndarray:
     """CAMs (h, w, m) of different images in one zero-padded array (n, h, w, slots)."""
     most = max(cam.shape[-1] for cam in cams)

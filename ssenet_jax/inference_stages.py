@@ -9,7 +9,7 @@ from ssenet_jax import inference, seeds
 from ssenet_jax.artifacts import read_arrays, write_arrays, write_mask
 from ssenet_jax.checkpoint import load_variables
 from ssenet_jax.context import Context
-from ssenet_jax.crf import dense_crf
+from ssenet_jax.crf import dense_crf, jax_backend, pick_backend
 from ssenet_jax.datasets import Source
 from ssenet_jax.logs import Progress
 
@@ -42,23 +42,60 @@ def _infer_cams(context: Context, *, baseline: bool) -> None:
 
     for split, source in context.sources.items():
         if split == config.data.train_split or source.has_masks:
-            todo = _missing(source, lambda image_id: context.cam(image_id, baseline=baseline))
+            todo = missing(source, lambda image_id: context.cam(image_id, baseline=baseline))
             _apply(context, f"CAMs of {split}", source, todo, prepare, cams, variables, finish)
 
 
 def refine_seeds(context: Context) -> None:
     """Dense CRFs of the training images' CAMs at a low and a high alpha."""
     crf = context.config.crf
-    keywords = ("backend", "iterations", "sxy_gaussian", "compat_gaussian", "sxy_bilateral", "srgb", "compat_bilateral")
-    options = {name: crf[name] for name in keywords}
-    todo = _missing(context.train_source, context.seed)
+    alphas, options = (crf.alpha_low, crf.alpha_high), _crf_options(context)
+    todo = missing(context.train_source, context.seed)
+    what = f"seeds of {context.config.data.train_split}"
+    if pick_backend(crf.backend) == "jax":
+        return _refine_on_device(context, what, todo, alphas, options)
+    options["backend"] = "pydensecrf"  # by name, so that a worker process does not look for an accelerator
 
     def calls():
-        for record in _records(context, f"seeds of {context.config.data.train_split}", context.train_source, todo):
+        for record in _records(what, context.train_source, todo):
             cam, classes = read_arrays(context.cam(record["id"]), "cam", "classes")
-            yield context.seed(record["id"]), record["image"], cam, classes, (crf.alpha_low, crf.alpha_high), options
+            yield context.seed(record["id"]), record["image"], cam, classes, alphas, options
 
     seeds.in_processes(seeds.refine_to_file, calls(), crf.workers)
+
+
+def _refine_on_device(context: Context, what: str, todo: list[int], alphas: tuple, options: dict) -> None:
+    def prepare(records, canvas, rows):
+        images, sizes = inference.padded_images([r["image"] for r in records], canvas, rows)
+        cams = inference.padded_cams([r["cam"] for r in records], canvas, rows)
+        present = np.zeros((rows, cams.shape[-1]), bool)
+        for row, record in enumerate(records):
+            present[row, : len(record["classes"])] = True
+        return images, cams, sizes, present
+
+    def refine(_, images, cams, sizes, present, canvas):
+        return seeds.refine_batch(images, cams, sizes, present, alphas, options)
+
+    def finish(record, marginals):
+        height, width = record["image"].shape[:2]
+        marginals = marginals[:height, :width, :, : len(record["classes"]) + 1].astype(np.float16)
+        low, high = np.moveaxis(marginals, 2, 0)
+        write_arrays(context.seed(record["id"]), low=low, high=high, classes=record["classes"])
+
+    _apply(context, what, context.train_source, todo, prepare, refine, {}, finish, _with_cam(context))
+
+
+def _crf_options(context: Context) -> dict:
+    names = ("iterations", "sxy_gaussian", "compat_gaussian", "sxy_bilateral", "srgb", "compat_bilateral")
+    return {name: context.config.crf[name] for name in names}
+
+
+def _with_cam(context: Context) -> Callable[[dict], dict]:
+    def extend(record):
+        cam, classes = read_arrays(context.cam(record["id"]), "cam", "classes")
+        return {**record, "cam": cam, "classes": classes}
+
+    return extend
 
 
 def propagate(context: Context) -> None:
@@ -76,12 +113,8 @@ def propagate(context: Context) -> None:
         names = np.concatenate([[0], record["classes"] + 1])
         write_mask(context.pseudo_label(record["id"]), names[slots[:height, :width]])
 
-    def with_cam(record):
-        cam, classes = read_arrays(context.cam(record["id"]), "cam", "classes")
-        return {**record, "cam": cam, "classes": classes}
-
-    todo = _missing(context.train_source, context.pseudo_label)
-    _apply(context, "random walk", context.train_source, todo, prepare, walk, variables, finish, with_cam)
+    todo = missing(context.train_source, context.pseudo_label)
+    _apply(context, "random walk", context.train_source, todo, prepare, walk, variables, finish, _with_cam(context))
 
 
 def segment(context: Context) -> None:
@@ -89,38 +122,46 @@ def segment(context: Context) -> None:
     config, split = context.config, context.prediction_split
     variables = load_variables(context.checkpoints("segmenter"), "train_segmenter")
     network = inference.segmenter_function(context.deeplab(), scales=config.segment.scales, flip=config.segment.flip)
+    crf = pick_backend(config.crf.backend) if config.segment.crf else None
 
     def prepare(records, canvas, rows):
         images = [r["image"] for r in records]
-        return (inference.views(images, canvas, config.segment.scales, config.model.backbone, rows),)
+        views = inference.views(images, canvas, config.segment.scales, config.model.backbone, rows)
+        return (views, inference.padded_images(images, canvas, rows)[0]) if crf == "jax" else (views,)
+
+    def refined(variables, batch, images, canvas):
+        probabilities = network(variables, batch, canvas=canvas)
+        return jax_backend.mean_field(images, probabilities, batch.original, **_crf_options(context))
 
     def finish(record, probabilities):
         height, width = record["image"].shape[:2]
         probabilities = probabilities[:height, :width]
-        if config.segment.crf:
-            probabilities = dense_crf(record["image"], probabilities, backend=config.crf.backend)
+        if crf == "pydensecrf":
+            probabilities = dense_crf(record["image"], probabilities, backend=crf, **_crf_options(context))
         write_mask(context.prediction(split, record["id"]), probabilities.argmax(-1))
 
     source = context.sources[split]
-    todo = _missing(source, lambda image_id: context.prediction(split, image_id))
-    _apply(context, f"predictions of {split}", source, todo, prepare, network, variables, finish)
+    todo = missing(source, lambda image_id: context.prediction(split, image_id))
+    function = refined if crf == "jax" else network
+    _apply(context, f"predictions of {split}", source, todo, prepare, function, variables, finish)
 
 
-def _missing(source: Source, path_of: Callable) -> list[int]:
-    return [index for index, image_id in enumerate(source.ids) if not path_of(image_id).exists()]
+def missing(source: Source, path_of: Callable) -> list[int]:
+    """The images of this process's share that have no result yet; the share does not depend on what the others wrote."""
+    share = range(jax.process_index(), len(source), jax.process_count())
+    return [index for index in share if not path_of(source.ids[index]).exists()]
 
 
-def _records(context: Context, what: str, source: Source, todo: list[int]) -> Iterator[dict]:
-    """The records still to do, this process's share of them, with a progress line."""
-    mine = todo[jax.process_index() :: jax.process_count()]
-    with Progress(what, len(mine)) as progress:
-        for index in mine:
+def _records(what: str, source: Source, todo: list[int]) -> Iterator[dict]:
+    """The records still to do, with a progress line."""
+    with Progress(what, len(todo)) as progress:
+        for index in todo:
             yield source[index]
             progress.advance(1)
 
 
 def _apply(context, what, source, todo, prepare, function, variables, finish, extend=None) -> None:
-    records = _records(context, what, source, todo)
+    records = _records(what, source, todo)
     if extend is not None:
         records = map(extend, records)
     settings = context.config.inference

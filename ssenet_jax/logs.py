@@ -10,15 +10,15 @@ import jax
 from tensorboardX import SummaryWriter
 from tqdm import tqdm
 
+from ssenet_jax.artifacts import write_text
+
 
 def cut_lines(path: Path, last_step: int) -> None:
     """Removes the lines of a metrics file past a step, and one that was cut off while it was written."""
     if not path.exists():
         return
     kept = [line for line in path.read_text().splitlines(keepends=True) if _step_of(line) <= last_step]
-    temporary = path.with_name(f"{path.name}.tmp")
-    temporary.write_text("".join(kept))
-    os.replace(temporary, path)
+    write_text(path, "".join(kept))
 
 
 def read_lines(path: str | os.PathLike) -> list[dict]:

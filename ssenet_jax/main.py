@@ -16,6 +16,16 @@ Runs the stages of an experiment, each where it stopped. Keys of the config are 
 """
 
 
+VERIFY_HELP = """\
+Reads every image, mask and list that the config's section data names, and prints a table of what is wrong. The exit code is 1
+when something is. Keys of the config are set with --config.KEY=VALUE.
+"""
+PLAN_HELP = """\
+Compiles a training step for TPUs that are not here (pip install ssenet_jax[plan]) and prints what it takes of each device.
+With --topology=cuda the step is only lowered: the compiler's figures stay open.
+"""
+
+
 def console() -> None:
     """Entry point of the console command."""
     sys.exit(main(sys.argv[1:]))
@@ -48,6 +58,18 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--workdir", required=True, type=Path, help="where everything is written; a rerun goes on there")
     run.add_argument("--stages", default="", help="comma-separated; default: config.stages")
 
+    run.add_argument("--coordinator", default="", metavar="HOST:PORT", help="of process 0; found on Cloud TPU and Slurm")
+    run.add_argument("--process_id", default=-1, type=int, metavar="I", help="of this process, counted from 0")
+    run.add_argument("--num_processes", default=0, type=int, metavar="N", help="processes of the run")
+
+    verify = _command(commands, "verify-data", _verify_data, VERIFY_HELP, "read every file of a data set", common)
+    verify.add_argument("--config", required=True, metavar="FILE[:ARG]", help="a config file; its section data counts")
+
+    plan = _command(commands, "plan", _plan, PLAN_HELP, "what a training takes on chips that are not here", common)
+    plan.add_argument("--config", required=True, metavar="FILE[:ARG]", help="a config file")
+    plan.add_argument("--topology", required=True, help="a TPU topology such as v5e:4x4, or cuda:h100x8")
+    plan.add_argument("--training", default="classifier", help="baseline, classifier, affinity or segmenter")
+
     predict = _command(commands, "predict", _predict, "Segments photos with the network that a run trained.", "segment photos with a trained network", common)
     predict.add_argument("--config", required=True, metavar="FILE[:ARG]", help="the config of the run")
     predict.add_argument("--workdir", required=True, type=Path, help="the workdir of the run")
@@ -77,18 +99,16 @@ def load_config(path: str, overrides: list[str]) -> ConfigDict:
     stray = [word for word in overrides if not word.startswith("--config.")]
     if stray:
         raise ValueError(f"{stray[0]} is not an option of this command; see ssenet run --help")
-    values = flags.FlagValues()
-    config_flags.DEFINE_config_file("config", flag_values=values)
-    known = _parse(values, [f"--config={path}"])
+    known = _parse([f"--config={path}"])
     _check_keys(known, overrides)
-    values = flags.FlagValues()
-    config_flags.DEFINE_config_file("config", flag_values=values)
-    return _parse(values, [f"--config={path}", *overrides])
+    return _parse([f"--config={path}", *overrides])
 
 
-def _parse(values: flags.FlagValues, arguments: list[str]) -> ConfigDict:
+def _parse(arguments: list[str]) -> ConfigDict:
+    values, words = flags.FlagValues(), ["ssenet", *arguments]
+    config_flags.DEFINE_config_file("config", flag_values=values, sys_argv=words)
     try:
-        values(["ssenet", *arguments])
+        values(words)
     except (flags.Error, TypeError, ValueError) as error:
         raise ValueError(f"{' '.join(arguments)}: {error}") from error
     return values["config"].value
@@ -109,6 +129,9 @@ def _check_keys(config: ConfigDict, overrides: list[str]) -> None:
 def _run(options: argparse.Namespace, overrides: list[str]) -> int:
     config = load_config(options.config, overrides)
     flags.FLAGS.mark_as_parsed()  # grain reads absl flags
+    from ssenet_jax import hosts
+
+    hosts.join(options.coordinator, options.process_id, options.num_processes)
     from ssenet_jax.stages import run_stages
     from ssenet_jax.train import Preempted
 
@@ -117,6 +140,23 @@ def _run(options: argparse.Namespace, overrides: list[str]) -> int:
         run_stages(config, options.workdir, names)
     except Preempted as stopped:
         print(stopped)
+    return 0
+
+
+def _verify_data(options: argparse.Namespace, overrides: list[str]) -> int:
+    config = load_config(options.config, overrides)
+    from ssenet_jax import verify
+
+    found = list(verify.faults(config.data))
+    print(verify.table(found) if found else "nothing is wrong")
+    return 1 if found else 0
+
+
+def _plan(options: argparse.Namespace, overrides: list[str]) -> int:
+    config = load_config(options.config, overrides)
+    from ssenet_jax import plan
+
+    print(plan.table(plan.plan(config, options.topology, options.training)))
     return 0
 
 

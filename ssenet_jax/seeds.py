@@ -1,9 +1,10 @@
 """CRF seeds: where two dense CRFs, one generous with the foreground and one strict, agree on a class or on the background.
 
 pydensecrf holds the interpreter's lock, so images are worked on in spawned processes. This module is imported by them and
-brings in neither flax nor the input pipeline.
+brings in neither flax nor the input pipeline, nor jax unless `refine_batch` is called.
 """
 
+import functools
 import multiprocessing
 import os
 from collections.abc import Callable, Iterable, Mapping
@@ -33,6 +34,34 @@ def refine(image: np.ndarray, cam: np.ndarray, alphas: Iterable[float], options:
     # numpy and not cam.add_background_power: a worker process must not open the accelerator
     background = np.maximum(1 - cam.max(axis=-1, keepdims=True), 0)
     return [dense_crf(image, np.concatenate([background**alpha, cam], axis=-1), **options) for alpha in alphas]
+
+
+def refine_batch(images, cams, sizes, present, alphas: Iterable[float], options: Mapping[str, Any]):
+    """`refine` of a padded batch on the accelerator.
+
+    Args:
+        images: (n, h, w, 3) uint8.
+        cams: (n, h, w, m) in [0, 1].
+        sizes: (n, 2) valid heights and widths.
+        present: (n, m) bool, the slots that hold a class.
+        alphas: as in `refine`.
+        options: keywords of ``crf.jax_backend.mean_field``.
+
+    Returns:
+        (n, h, w, a, m + 1) marginals, background first, 0 in slots that hold no class.
+    """
+    import jax.numpy as jnp  # here, for the worker processes
+
+    from ssenet_jax.cam import add_background_power
+    from ssenet_jax.crf import jax_backend
+
+    widths = {name: options[name] for name in ("sxy_gaussian", "sxy_bilateral", "srgb")}
+    kernels = jax_backend.kernels(images, sizes, **widths)
+    compat = jnp.array([options["compat_gaussian"], options["compat_bilateral"]], jnp.float32)
+    present = jnp.pad(present, ((0, 0), (1, 0)), constant_values=True)
+    scores = [add_background_power(cams, alpha) for alpha in alphas]
+    infer = functools.partial(jax_backend.infer, iterations=options["iterations"])
+    return jnp.stack([infer(kernels, one, present, compat) for one in scores], axis=3)
 
 
 def refine_to_file(path: Path, image: np.ndarray, cam: np.ndarray, classes: np.ndarray, alphas: tuple, options: dict) -> None:

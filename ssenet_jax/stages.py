@@ -1,17 +1,20 @@
 """The stages of an experiment: what each reads, what it writes, and the order they depend on each other."""
 
-from collections.abc import Callable
+import contextlib
+import signal
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 import jax
-from jax.experimental import multihost_utils
 from ml_collections import ConfigDict
 
-from ssenet_jax import artifacts, inference_stages, training_stages
+from ssenet_jax import artifacts, hosts, inference_stages, training_stages
 from ssenet_jax.config import BASELINE_STAGES, STAGES
 from ssenet_jax.context import Context
 from ssenet_jax.final_stages import evaluate, write_report
+from ssenet_jax.train import Preempted
 
 COMMON = ("seed", "dtype", "data", "model")
 
@@ -63,12 +66,16 @@ def run_stages(config: ConfigDict, workdir: Path, names: tuple[str, ...]) -> Non
     with artifacts.locked(workdir, jax.process_index()):
         context = Context(config, workdir)
         if context.is_writer:
+            artifacts.remove_partial(workdir)
             artifacts.write_text(workdir / "config.json", config.to_json(indent=1) + "\n")
+        hosts.wait_for_all("begin")
         for name in sorted(set(names), key=order.index):
             if name in FINAL:
                 FINAL[name](context, {stage: settings_of(stage, config) for stage in TABLE})
             else:
-                _run_stage(name, context)
+                with _stopped_by_sigterm(name, workdir):
+                    _run_stage(name, context)
+            hosts.wait_for_all(f"after {name}")
 
 
 def settings_of(name: str, config: ConfigDict) -> dict:
@@ -93,10 +100,28 @@ def _run_stage(name: str, context: Context) -> None:
         artifacts.write_manifest(context.manifest(name), settings, complete=False)
     context.say(f"{name}")
     TABLE[name].run(context)
-    multihost_utils.sync_global_devices(name)
+    hosts.wait_for_all(f"end of {name}")
     if context.is_writer:
         artifacts.write_manifest(context.manifest(name), settings, complete=True)
         evaluate(context, {name: settings})
+
+
+@contextlib.contextmanager
+def _stopped_by_sigterm(name: str, workdir: Path) -> Iterator[None]:
+    """Raises Preempted when SIGTERM comes; a training, while it steps, takes the signal itself and saves first."""
+    # with several processes JAX listens for the signal, so that all of them stop at one step
+    if jax.process_count() > 1 or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def stop(number, frame):
+        raise Preempted(f"{name} was stopped; what it wrote stays in {workdir}; run the same command again to go on")
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _is_complete(name: str, context: Context) -> bool:

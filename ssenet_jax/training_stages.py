@@ -9,47 +9,42 @@ import numpy as np
 from flax import linen as nn
 from ml_collections import ConfigDict
 
-from ssenet_jax import augment, input, objectives, pictures, pretrained
+from ssenet_jax import augment, input, pictures, pretrained, recipes
 from ssenet_jax.artifacts import read_arrays, read_mask
 from ssenet_jax.checkpoint import load_variables
 from ssenet_jax.context import Context
 from ssenet_jax.datasets import Source
 from ssenet_jax.inference import cam_function, class_slots, views
 from ssenet_jax.train import Records, fit
-from ssenet_jax.train_step import LossFn, Recipe
 
 PICTURES = 4  # fixed examples whose CAMs go to TensorBoard
 
 
 def train_baseline(context: Context) -> None:
     """The classifier of one branch."""
-    _train_classifier(context, "baseline", eta=0.0)
+    _train_classifier(context, "baseline")
 
 
 def train_classifier(context: Context) -> None:
     """The classifier with the scale equivariance regulariser of ``ser``."""
-    _train_classifier(context, "classifier", eta=context.config.ser.eta)
+    _train_classifier(context, "classifier")
 
 
-def _train_classifier(context: Context, name: str, *, eta: float) -> None:
-    config, settings = context.config, context.config.classifier
-    model, source = context.cam_net(), context.train_source
-    steps = _steps(settings, source)
+def _train_classifier(context: Context, name: str) -> None:
+    settings, model = context.config.classifier, context.cam_net()
     transform = augment.classifier_transform(
         crop=settings.crop, long_edge=settings.long_edge, brightness_shift=settings.brightness_shift, **_looks(context, settings)
     )
-    loss_fn = objectives.classifier(model, total_steps=steps, **{**config.ser, "eta": eta})
-    variables = _start(context, model, "weights")
-    _fit(context, name, settings, loss_fn, variables, source, transform, picture_fn=_cam_pictures(context))
+    variables, source = _start(context, model, "weights"), context.train_source
+    _fit(context, name, model, variables, source, transform, picture_fn=_cam_pictures(context))
 
 
 def train_affinity(context: Context) -> None:
     """AffinityNet on pixel pairs of the seeds."""
     settings, model = context.config.affinity, context.affinity_net()
-    loss_fn = objectives.affinity(model, radius=settings.radius, border=settings.border)
     transform = augment.affinity_transform(crop=settings.crop, **_looks(context, settings))
     source = Extended(context.train_source, lambda record: _with_seeds(context, record))
-    _fit(context, "affinity", settings, loss_fn, _start(context, model, settings.init), source, transform)
+    _fit(context, "affinity", model, _start(context, model, settings.init), source, transform)
 
 
 def train_segmenter(context: Context) -> None:
@@ -60,7 +55,7 @@ def train_segmenter(context: Context) -> None:
     source = Extended(
         context.train_source, lambda record: {**record, "mask": read_mask(context.pseudo_label(record["id"]))}
     )
-    _fit(context, "segmenter", settings, objectives.segmenter(model), _start(context, model, settings.init), source, transform)
+    _fit(context, "segmenter", model, _start(context, model, settings.init), source, transform)
 
 
 class Extended:
@@ -87,11 +82,6 @@ def _looks(context: Context, settings: ConfigDict) -> dict[str, Any]:
     return {**jitter, "mean": context.backbone.mean, "std": context.backbone.std}
 
 
-def _steps(settings: ConfigDict, source: Any) -> int:
-    """Epochs are whole batches, as the authors count them."""
-    return settings.steps or settings.epochs * max(1, len(source) // settings.batch_size)
-
-
 def _start(context: Context, model: nn.Module, init: str) -> dict:
     """New variables, with the backbone from a weight file or from the trained classifier.
 
@@ -112,39 +102,22 @@ def _start(context: Context, model: nn.Module, init: str) -> dict:
     return pretrained.load_weights(weights, model, variables, allow_missing=heads)
 
 
-def parameter_groups(config: ConfigDict, settings: ConfigDict) -> list[tuple[str, float, float]]:
-    """The rows (regex, learning rate multiplier, weight decay) of one training, what is frozen first."""
-    frozen = [(pattern, 0.0, 0.0) for pattern in config.model.frozen]
-    return frozen + [(pattern, rate, decay * settings.weight_decay) for pattern, rate, decay in settings.groups]
-
-
 def _fit(
     context: Context,
     name: str,
-    settings: ConfigDict,
-    loss_fn: LossFn,
+    model: nn.Module,
     variables: dict,
     source: Any,
     transform: Callable,
     picture_fn: Callable | None = None,
 ) -> None:
-    seed, steps = context.config.seed, _steps(settings, source)
-    recipe = Recipe(
-        loss_fn=loss_fn,
-        groups=parameter_groups(context.config, settings),
-        steps=steps,
-        batch_size=settings.batch_size,
-        accumulate=settings.accumulate,
-        lr=settings.lr,
-        power=settings.power,
-        momentum=settings.momentum,
-        seed=seed,
-    )
+    settings = recipes.section(context.config, name)
+    recipe = recipes.build(context.config, name, model, len(source))
     batches = input.train_batches(
         source,
         transform,
-        batch_size=settings.batch_size,
-        seed=seed,
+        batch_size=recipe.batch_size,
+        seed=recipe.seed,
         process_index=jax.process_index(),
         process_count=jax.process_count(),
     )

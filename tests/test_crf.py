@@ -49,6 +49,8 @@ def test_every_option_has_an_effect(example):
 
 def test_views_and_scores_of_zero_are_accepted(example):
     image, scores = example
+    image.flags.writeable = False
+    np.testing.assert_allclose(dense_crf(image, scores).sum(-1), 1, atol=1e-5)
     mirrored = dense_crf(image[:, ::-1], scores[:, ::-1])
     assert np.isfinite(mirrored).all()
     assert np.isfinite(dense_crf(image, np.zeros_like(scores))).all()
@@ -57,7 +59,7 @@ def test_views_and_scores_of_zero_are_accepted(example):
 
 def test_errors_name_the_backend_and_the_sizes(example):
     image, scores = example
-    with pytest.raises(ValueError, match="backend must be one of auto, pydensecrf, got 'gpu'"):
+    with pytest.raises(ValueError, match="backend must be one of auto, jax, pydensecrf, got 'gpu'"):
         dense_crf(image, scores, backend="gpu")
     with pytest.raises(ValueError, match=r"image is \(13, 19\) pixels, the scores \(14, 19\)"):
         inspect.unwrap(dense_crf)(image[1:], scores)  # users have no shape checker in front

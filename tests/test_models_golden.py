@@ -1,8 +1,8 @@
 """ResNet-38 at full width against arrays that the authors' PyTorch code made from generated weights.
 
 golden/model_*.npz are slices of those arrays. The weights are drawn per name (METHOD, "Golden arrays"), so the loader's
-name map and kernel layout are under test as well. All tolerances are relative to the largest absolute value; the error of
-two float32 programs that sum in another order is near 1e-6.
+name map and kernel layout are under test as well. All tolerances are relative to the largest absolute value; two
+float32 programs that sum in another order differ by about 1e-6.
 """
 
 import math
@@ -15,9 +15,9 @@ import numpy as np
 import optax
 import pytest
 from flax.traverse_util import flatten_dict
-from PIL import Image
 
 from ssenet_jax import optim
+from ssenet_jax.cam import cam_to_labels, normalize_cam
 from ssenet_jax.equivariance import resize, resize_to
 from ssenet_jax.models import BACKBONES, AffinityNet, CamNet
 from ssenet_jax.pretrained import from_torch
@@ -51,8 +51,10 @@ def draw(name, path, shape):
 def drawn_state_dict(model):
     shapes = flatten_dict(jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 32, 32, 3))))
     names = {path: resnet38_torch_name(path) for path in shapes}
-    oihw = {path: tuple(np.transpose(np.empty(leaf.shape, "?"), (3, 2, 0, 1)).shape) if leaf.ndim == 4 else leaf.shape
-            for path, leaf in shapes.items()}
+    oihw = {
+        path: tuple(np.transpose(np.empty(leaf.shape, "?"), (3, 2, 0, 1)).shape) if leaf.ndim == 4 else leaf.shape
+        for path, leaf in shapes.items()
+    }
     return {names[path]: draw(names[path], path, oihw[path]) for path in shapes}
 
 
@@ -84,25 +86,24 @@ def test_backbone_and_cam_agree_with_the_authors(cam_net):
     assert max(errors.values()) < 2e-5, errors
 
 
-def test_bfloat16_stays_close(cam_net):
-    _, variables = cam_net
-    theirs = golden("backbone")["cam_feature"]
-    cam, _ = jax.jit(CamNet(dtype=jnp.bfloat16).apply)(variables, drawn_images(0, (1, 3, 70, 93)))
-    assert cam.dtype == jnp.float32
-    assert relative_error(to_nchw(cam), theirs) < 3e-2
-    assert (to_nchw(cam).argmax(1) == theirs.argmax(1)).mean() > 0.9
+def photo_cams(model, variables, theirs):
+    """The CAM of the golden photo's two classes at scale 1, the authors' first; they resize, then relu."""
+    facts = BACKBONES["resnet38"]
+    pixels = (theirs["image"].astype(np.float32) - np.float32(facts.mean)) / np.float32(facts.std)
+    cam, _ = jax.jit(model.apply)(variables, jnp.asarray(pixels[None]))
+    return jax.nn.relu(resize_to(cam, pixels.shape[:2]))[..., theirs["labels"] > 0]
 
 
-def test_first_scale_of_cam_inference(cam_net):
+def test_first_scale_of_cam_inference_and_bfloat16(cam_net):
     model, variables = cam_net
     theirs = golden("cam")
-    image = Image.fromarray(theirs["image"])
-    half = image.resize((round(image.width / 2), round(image.height / 2)), Image.Resampling.BICUBIC)
-    facts = BACKBONES["resnet38"]
-    pixels = (np.asarray(half, np.float32) - np.float32(facts.mean)) / np.float32(facts.std)
-    cam, _ = jax.jit(model.apply)(variables, jnp.asarray(pixels[None]))
-    cam = to_nchw(resize_to(jax.nn.relu(cam), theirs["image"].shape[:2]))[0]
-    assert relative_error(cam[theirs["labels"] > 0][:, ::3, ::3], theirs["first"]) < 1e-4
+    full = photo_cams(model, variables, theirs)
+    assert relative_error(to_nchw(full)[0, :, ::3, ::3], theirs["first"]) < 2e-5
+    half = photo_cams(CamNet(dtype=jnp.bfloat16), variables, theirs)
+    assert half.dtype == jnp.float32
+    assert relative_error(half, np.asarray(full)) < 3e-2
+    labels = [np.asarray(cam_to_labels(normalize_cam(cam), 0.2)) for cam in (full, half)]
+    assert (labels[0] == labels[1]).mean() > 0.98
 
 
 def test_three_training_steps_agree_with_the_authors(cam_net):
@@ -113,43 +114,58 @@ def test_three_training_steps_agree_with_the_authors(cam_net):
     tx = optim.sgd(variables["params"], SER_GROUPS, base_lr=0.001, total_steps=10, power=0.9, momentum=5e-4)
     trainable, frozen = optim.split_trainable(variables["params"], SER_GROUPS)
 
-    def loss_fn(trainable):
+    def loss_fn(trainable, frozen, images):
         inputs = {"params": optim.merge(trainable, frozen), "batch_stats": variables["batch_stats"]}
         return two_branch_loss(lambda x: model.apply(inputs, x)[0], images, labels, resize(0.3))
 
     @jax.jit
-    def step(trainable, state):
-        (loss, parts), gradients = jax.value_and_grad(loss_fn, has_aux=True)(trainable)
+    def step(trainable, state, frozen, images):
+        (loss, parts), gradients = jax.value_and_grad(loss_fn, has_aux=True)(trainable, frozen, images)
         updates, state = tx.update(gradients, state, trainable)
-        norms = jax.tree.map(lambda g: jnp.sqrt(jnp.sum(jnp.square(g))), gradients)
-        kept = {name: gradients[name] for name in ("fc8/kernel", "backbone/b7/conv_branch2b1/kernel")}
-        return optax.apply_updates(trainable, updates), state, (loss, parts), norms, kept
+        return optax.apply_updates(trainable, updates), state, (loss, parts), gradients
 
     state = tx.init(trainable)
     for index, tolerance in enumerate((1e-5, 1e-4, 5e-4)):
-        trainable, state, (loss, parts), norms, kept = step(trainable, state)
+        trainable, state, (loss, parts), gradients = step(trainable, state, frozen, images)
         ours = [parts["loss_cls"], parts["loss_cls_s"], parts["loss_ser"], loss]
         np.testing.assert_allclose(ours, theirs[f"losses{index}"], rtol=tolerance)
         if index == 0:
-            check_gradients(norms, kept, theirs)
-    path_of = {resnet38_torch_name(("params", *path.split("/"))): path for path in trainable}
+            check_gradients(gradients, theirs)
     expected = dict(zip(theirs["param_norm_names"], theirs["param_norms"], strict=True))
-    for name, path in path_of.items():
-        np.testing.assert_allclose(jnp.linalg.norm(trainable[path].ravel()), expected[name], rtol=1e-5, err_msg=name)
-    fc8 = np.asarray(trainable["fc8/kernel"][0, 0]).T
-    assert relative_error(fc8[:, : theirs["fc8_after"].shape[1]], theirs["fc8_after"]) < 1e-4
+    for name, kernel in by_torch_name(trainable).items():
+        np.testing.assert_allclose(norm_in_float32(kernel), expected[name], rtol=1e-5, err_msg=name)
+    fc8 = by_torch_name(trainable)["fc8.weight"][:, ::64, 0, 0]
+    assert relative_error(fc8, theirs["fc8_after"]) < 1e-4
 
 
-def check_gradients(norms, kept, theirs):
-    ours = {resnet38_torch_name(("params", *path.split("/"))): float(norm) for path, norm in norms.items()}
+def by_torch_name(kernels):
+    return {
+        resnet38_torch_name(("params", *path.split("/"))): np.ascontiguousarray(np.transpose(kernel, (3, 2, 0, 1)))
+        for path, kernel in kernels.items()
+    }
+
+
+def norm_in_float32(array):
+    """The L2 norm as PyTorch's CPU kernel sums it: eight float32 sums, one element in eight each.
+
+    Over the 19 million elements of b7 it is 1.2e-3 below the exact norm; the stored norms are made this way.
+    """
+    flat = np.square(array.ravel())
+    whole = flat.size // 8 * 8
+    sums = np.add.reduce(flat[:whole].reshape(-1, 8), axis=0)
+    return math.sqrt(sums.astype(np.float64).sum() + flat[whole:].sum(dtype=np.float64))
+
+
+def check_gradients(gradients, theirs):
+    ours = by_torch_name(gradients)
     expected = dict(zip(theirs["grad_names"], theirs["grad_norms"], strict=True))
     assert ours.keys() == expected.keys()
     for name, norm in expected.items():
-        np.testing.assert_allclose(ours[name], norm, rtol=1e-4, err_msg=name)
-    fc8 = np.asarray(kept["fc8/kernel"][0, 0]).T
-    assert relative_error(fc8[:, :64], theirs["fc8_grad"]) < 1e-4
-    b7 = np.asarray(kept["backbone/b7/conv_branch2b1/kernel"]).transpose(3, 2, 0, 1)
-    assert relative_error(b7[:8, :8], theirs["b7_grad"]) < 1e-4
+        # in b3 and b4 signs at relu's kink differ: ours in float64 is as far from theirs (1.2e-4) as in float32
+        tolerance = 2e-4 if name.startswith(("b3", "b4")) else 1e-5
+        np.testing.assert_allclose(norm_in_float32(ours[name]), norm, rtol=tolerance, err_msg=name)
+    assert relative_error(ours["fc8.weight"][:, ::64, 0, 0], theirs["fc8_grad"]) < 1e-4
+    assert relative_error(ours["b7.conv_branch2b1.weight"][::256, ::128], theirs["b7_grad"]) < 1e-4
 
 
 def test_affinity_features_agree_with_the_authors(cam_net):

@@ -1,16 +1,19 @@
 """Fully connected CRF: refines class scores so that they follow the image's edges."""
 
+import importlib.util
+from typing import Any
+
 import numpy as np
 from jaxtyping import Float, UInt8
 
 from ssenet_jax.crf import pydensecrf_backend
 
-BACKENDS = ("auto", "pydensecrf")
+BACKENDS = ("auto", "jax", "pydensecrf")
 
 
 def dense_crf(
     image: UInt8[np.ndarray, "h w 3"],
-    scores: Float[np.ndarray, "h w k"],
+    scores: Float[Any, "h w k"],
     *,
     iterations: int = 10,
     backend: str = "auto",
@@ -19,16 +22,18 @@ def dense_crf(
     sxy_bilateral: int | float = 80,
     srgb: int | float = 13,
     compat_bilateral: int | float = 10,
-) -> Float[np.ndarray, "h w k"]:
+) -> Float[Any, "h w k"]:
     """Mean-field marginals of a fully connected CRF with a Gaussian and a bilateral Potts term.
 
-    Holds the interpreter lock: run several images in processes, not threads.
+    Trap: "pydensecrf" holds the interpreter lock, so run several images in processes, not threads; "jax" compiles for
+    each size, so pad images of many sizes and use `crf.jax_backend.mean_field`.
 
     Args:
         image: RGB, 0..255.
         scores: probability-like, one map per class; clipped to [1e-5, 1] and taken as exp(-unary); need not sum to 1.
+            With "jax" it may be a jax array, traced by `jax.grad` but not by `jax.jit`.
         iterations: of mean field, >= 0.
-        backend: "pydensecrf"; "auto" takes the best one available.
+        backend: "pydensecrf", "jax", or "auto", see `pick_backend`.
         sxy_gaussian: width of the Gaussian kernel, pixels.
         compat_gaussian: weight of the Gaussian term.
         sxy_bilateral: spatial width of the bilateral kernel, pixels.
@@ -36,7 +41,8 @@ def dense_crf(
         compat_bilateral: weight of the bilateral term.
 
     Returns:
-        float32 marginals that sum to 1 over the classes.
+        float32 marginals that sum to 1 over the classes; numpy, or a jax array where the scores were one and the
+        backend is "jax".
 
     Raises:
         ValueError: unknown backend, or image and scores of different sizes.
@@ -44,15 +50,37 @@ def dense_crf(
 
     Source: METHOD "CAM inference"; Kraehenbuehl and Koltun 2011.
     """
-    if backend not in BACKENDS:
-        raise ValueError(f"dense_crf: backend must be one of {', '.join(BACKENDS)}, got {backend!r}")
-    image, scores = np.ascontiguousarray(image), np.asarray(scores, np.float32)
+    backend = pick_backend(backend)
     if image.shape[:2] != scores.shape[:2]:
         raise ValueError(f"dense_crf: the image is {image.shape[:2]} pixels, the scores {scores.shape[:2]}")
-    return pydensecrf_backend.mean_field(
-        image,
-        scores,
-        iterations=iterations,
-        gaussian=(sxy_gaussian, compat_gaussian),
-        bilateral=(sxy_bilateral, srgb, compat_bilateral),
-    )
+    options = {
+        "iterations": iterations,
+        "sxy_gaussian": sxy_gaussian,
+        "compat_gaussian": compat_gaussian,
+        "sxy_bilateral": sxy_bilateral,
+        "srgb": srgb,
+        "compat_bilateral": compat_bilateral,
+    }
+    if backend == "pydensecrf":
+        return pydensecrf_backend.mean_field(image, np.asarray(scores, np.float32), **options)
+    from ssenet_jax.crf import jax_backend  # here, so that worker processes of the other backend do without jax
+
+    marginals = jax_backend.mean_field(image[None], scores[None], **options)[0]
+    return np.asarray(marginals) if isinstance(scores, np.ndarray) else marginals
+
+
+def pick_backend(backend: str) -> str:
+    """What "auto" means here: "jax" on an accelerator and where pydensecrf is not installed, else "pydensecrf".
+
+    Raises:
+        ValueError: unknown backend.
+    """
+    if backend not in BACKENDS:
+        raise ValueError(f"dense_crf: backend must be one of {', '.join(BACKENDS)}, got {backend!r}")
+    if backend != "auto":
+        return backend
+    if importlib.util.find_spec("pydensecrf") is None:
+        return "jax"
+    import jax
+
+    return "pydensecrf" if jax.default_backend() == "cpu" else "jax"

@@ -8,10 +8,13 @@ def mean_field(
     scores: np.ndarray,
     *,
     iterations: int,
-    gaussian: tuple[int | float, ...],
-    bilateral: tuple[int | float, ...],
+    sxy_gaussian: int | float,
+    compat_gaussian: int | float,
+    sxy_bilateral: int | float,
+    srgb: int | float,
+    compat_bilateral: int | float,
 ) -> np.ndarray:
-    """Marginals (h, w, k); `gaussian` is (sxy, compat), `bilateral` (sxy, srgb, compat); see `crf.dense_crf`."""
+    """Marginals (h, w, k); the arguments are those of `crf.dense_crf`."""
     try:
         from pydensecrf import densecrf
         from pydensecrf.utils import unary_from_softmax
@@ -21,7 +24,8 @@ def mean_field(
     crf = densecrf.DenseCRF2D(w, h, k)
     crf.setUnaryEnergy(np.ascontiguousarray(unary_from_softmax(scores.transpose(2, 0, 1))))
     normalize = {"kernel": densecrf.DIAG_KERNEL, "normalization": densecrf.NORMALIZE_SYMMETRIC}
-    crf.addPairwiseGaussian(sxy=gaussian[0], compat=gaussian[1], **normalize)
-    crf.addPairwiseBilateral(sxy=bilateral[0], srgb=bilateral[1], rgbim=image, compat=bilateral[2], **normalize)
+    crf.addPairwiseGaussian(sxy=sxy_gaussian, compat=compat_gaussian, **normalize)
+    image = np.require(image, requirements=["C", "W"])  # its C++ takes no read-only array, such as Pillow's
+    crf.addPairwiseBilateral(sxy=sxy_bilateral, srgb=srgb, rgbim=image, compat=compat_bilateral, **normalize)
     marginals = np.asarray(crf.inference(iterations), np.float32)
     return np.ascontiguousarray(marginals.reshape(k, h, w).transpose(1, 2, 0))

@@ -5,7 +5,7 @@ from ssenet_jax.datasets.records import Record, Source
 
 NAMES = ("scenes", "voc12", "folder")
 
-__all__ = ["NAMES", "Record", "Source", "load", "problems"]
+__all__ = ["NAMES", "Record", "Source", "load", "open_listed", "problems"]
 
 
 def load(data_config, split: str) -> Source:
@@ -26,13 +26,26 @@ def load(data_config, split: str) -> Source:
     """
     if data_config.on_error not in ("raise", "skip"):
         raise ValueError(f'config.data.on_error is {data_config.on_error!r}; expected "raise" or "skip"')
-    if data_config.name not in NAMES:
-        raise ValueError(f"config.data.name is {data_config.name!r}; expected one of {', '.join(NAMES)}")
-    source = _open(data_config, split)
+    source = _open(data_config, split, check_files=data_config.on_error == "raise")
     return drop_broken(source) if data_config.on_error == "skip" and data_config.name != "scenes" else source
 
 
-def _open(data_config, split: str) -> Source:
+def open_listed(data_config, split: str) -> Source:
+    """Opens all that a split lists, also what cannot be read: asking for such a record raises.
+
+    Args:
+        data_config: the config's `data` section.
+        split: see `load`.
+
+    Raises:
+        ValueError: an unknown name or split, or a fault in a list.
+    """
+    return _open(data_config, split, check_files=False)
+
+
+def _open(data_config, split: str, *, check_files: bool) -> Source:
+    if data_config.name not in NAMES:
+        raise ValueError(f"config.data.name is {data_config.name!r}; expected one of {', '.join(NAMES)}")
     # Each reader is imported when it is asked for: voc12 brings in tensorflow_datasets, which takes seconds.
     if data_config.name == "scenes":
         from ssenet_jax.datasets.scenes import Scenes
@@ -48,7 +61,7 @@ def _open(data_config, split: str) -> Source:
             split,
             sbd_root=data_config.sbd_root,
             cache=data_config.cache,
-            check_files=data_config.on_error == "raise",
+            check_files=check_files,
         )
     from ssenet_jax.datasets.folder import Folder
 
@@ -60,5 +73,5 @@ def _open(data_config, split: str) -> Source:
         eval_csv=folder.eval_csv,
         images=folder.images,
         masks=folder.masks,
-        check_files=data_config.on_error == "raise",
+        check_files=check_files,
     )

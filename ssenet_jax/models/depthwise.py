@@ -1,9 +1,9 @@
 """The depthwise convolution, with a CPU form that is many times faster than XLA's own.
 
-On CPU, XLA runs a grouped convolution in a scalar loop. The sum over the kernel's taps of a shifted slice times a weight
-is one vectorised loop; its gradients are written the same way. Images are taken one at a time: their slices stay in
-cache, and XLA cannot fuse the sum into every consumer and compute it again there. Elsewhere the library's convolution is
-used.
+On CPU, XLA runs a grouped convolution in a scalar loop. The sum over the kernel's taps of a shifted slice times a
+weight is one vectorised loop; its gradients are written the same way. Images are taken one at a time: their slices stay
+in cache, and XLA cannot fuse the sum into every consumer and compute it again there. Elsewhere the library's
+convolution is used.
 """
 
 from functools import partial, reduce
@@ -93,7 +93,9 @@ def _padded(image, row_pads, column_pads, step=1):
 
 def _weighted_sum(image, kernel, stride, dilation):
     weights = kernel.astype(jnp.float32).reshape(-1, 1, 1, kernel.shape[-1])
-    return reduce(jnp.add, (tap * w for tap, w in zip(_taps(image, kernel.shape, stride, dilation), weights, strict=True)))
+    return reduce(
+        jnp.add, (tap * w for tap, w in zip(_taps(image, kernel.shape, stride, dilation), weights, strict=True))
+    )
 
 
 def _sum_of_taps(x, kernel, *, pads, stride, dilation):

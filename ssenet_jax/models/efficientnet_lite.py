@@ -65,12 +65,14 @@ class EfficientNetLite0(nn.Module):
     """Returns the 1280 head features and the taps conv4 (stride 8), conv5 (stride 16) and conv6 (320 channels).
 
     Args:
+        dropout: as for every backbone; this one has none to scale.
         output_stride: 16 for class activation maps; 32 is the published classifier.
     """
 
     width: float = 1.0
     norm: str = "frozen"
     dtype: jnp.dtype = jnp.float32
+    dropout: float = 1.0
     output_stride: int = 16
 
     @nn.compact

@@ -103,7 +103,7 @@ class Conv(nn.Module):
     On CPU the gradient of a 1x1 kernel is about five times faster that way.
 
     Args:
-        padding: "torch" pads `dilation * (kernel - 1) / 2` on every side whatever the stride, "same" as TensorFlow does.
+        padding: "torch" pads `dilation * (kernel - 1) / 2` on each side whatever the stride, "same" as TensorFlow.
     """
 
     features: int
@@ -165,8 +165,8 @@ class Norm(nn.Module):
     """Batch normalisation, frozen or not; statistics are of the global batch, since they are plain means under jit.
 
     Args:
-        mode: "frozen": stored statistics always, and no gradient to scale and bias. "batch": the batch's statistics when
-            training, which also move the stored ones by a tenth.
+        mode: "frozen": stored statistics always, and no gradient to scale and bias. "batch": the batch's statistics
+            when training, which also move the stored ones by a tenth.
     """
 
     mode: str = "frozen"

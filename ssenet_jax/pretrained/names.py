@@ -20,7 +20,7 @@ NameMap = Callable[[tuple[str, ...]], str]
 
 
 def resnet38_torch_name(path: tuple[str, ...]) -> str:
-    """The name in the authors' PyTorch code of a variable such as ("params", "backbone", "b2", "bn_branch2a", "scale")."""
+    """The name in the authors' PyTorch code: (..., "b2", "bn_branch2a", "scale") is b2.bn_branch2a.weight."""
     modules = path[2:-1] if path[1] == "backbone" else path[1:-1]
     return ".".join((*modules, _TORCH_LEAVES[path[-1]]))
 
@@ -34,7 +34,7 @@ def efficientnet_lite_torch_name(path: tuple[str, ...]) -> str:
 
 
 def resnet38_mxnet_name(path: tuple[str, ...]) -> str:
-    """The same in the published MXNet file: block b2_1 is 2b1 there, b2 is 2a; a layer is `res2b1_branch2a`, `bn2b1_...`."""
+    """The same in the published MXNet file: b2 is 2a there, b2_1 is 2b1; layers are `res2b1_branch2a`, `bn2b1_...`."""
     kind, leaf = _MXNET_LEAVES[path[-1]]
     if path[1] != "backbone":
         return f"{kind}:{'_'.join(path[1:-1])}_{leaf}"

@@ -1,8 +1,8 @@
 """Reads PyTorch checkpoints without PyTorch and without running what the file holds.
 
-A checkpoint is a pickle whose tensors point at raw arrays kept beside it: in a zip (PyTorch 1.6 and later) or behind the
-pickle in one stream (before). The pickle is first checked opcode by opcode, then loaded by an unpickler that knows tensors
-and ordered dicts; any other global is refused by name.
+A checkpoint is a pickle whose tensors point at raw arrays kept beside it: in a zip (PyTorch 1.6 and later) or behind
+the pickle in one stream (before). The pickle is first checked opcode by opcode, then loaded by an unpickler that knows
+tensors and ordered dicts; any other global is refused by name.
 """
 
 import io

@@ -1,0 +1,48 @@
+"""Reads every file of a data set, to say what is wrong before a run does."""
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+from ml_collections import ConfigDict
+
+from ssenet_jax import datasets
+from ssenet_jax.logs import Progress
+
+
+class Fault(NamedTuple):
+    """Something wrong with a data set; `id` is empty where it is with a list and not with one image."""
+
+    split: str
+    id: str
+    problem: str
+
+
+def faults(data_config: ConfigDict) -> Iterator[Fault]:
+    """Reads the training split and the held-out one, each with a progress bar, and yields what is wrong.
+
+    Args:
+        data_config: the config's section `data`; `on_error` makes no difference.
+    """
+    for split in dict.fromkeys((data_config.train_split, data_config.eval_split)):
+        if split:
+            yield from _faults_of(data_config, split)
+
+
+def _faults_of(data_config: ConfigDict, split: str) -> Iterator[Fault]:
+    try:
+        source = datasets.open_listed(data_config, split)
+    except ValueError as error:
+        yield Fault(split, "", str(error))
+        return
+    with Progress(f"reading {split}", len(source)) as progress:
+        for image_id, problem in datasets.problems(source):
+            progress.advance(1)
+            if problem is not None:
+                yield Fault(split, image_id, problem)
+
+
+def table(found: Sequence[Fault]) -> str:
+    """One line for each fault, in columns."""
+    rows = [Fault("split", "image", "what is wrong"), *(fault._replace(id=fault.id or "(the list)") for fault in found)]
+    split, image = (max(len(row[column]) for row in rows) for column in (0, 1))
+    return "\n".join(f"{row.split:<{split}}  {row.id:<{image}}  {' '.join(row.problem.split())}" for row in rows)

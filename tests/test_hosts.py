@@ -1,0 +1,147 @@
+"""Two processes with four devices each do what one process with eight does; and what they say when started wrongly."""
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from ssenet_jax import hosts, inference_stages
+from ssenet_jax.checkpoint import load_variables
+from ssenet_jax.sharding import make_mesh
+
+TESTS = Path(__file__).parent
+WORKER = """
+import sys
+sys.path.insert(0, {tests!r})
+from ssenet_jax import hosts
+hosts.join({coordinator!r}, int(sys.argv[1]), 2)
+import test_hosts
+test_hosts.work(sys.argv[2])
+"""
+sys.path.insert(0, str(TESTS))  # the small training of test_train serves here too
+
+from test_train import Batches, SmallNet, log_of, run  # noqa: E402
+
+
+class Part:
+    """This process's rows of the batches of `test_train`."""
+
+    def __init__(self, batches, process, processes):
+        self._batches, self._process, self._processes = batches, process, processes
+
+    def __next__(self):
+        batch = next(self._batches)
+        rows = len(batch["id"]) // self._processes
+        return {name: value[self._process * rows : (self._process + 1) * rows] for name, value in batch.items()}
+
+    def get_state(self):
+        return self._batches.get_state()
+
+    def set_state(self, state):
+        self._batches.set_state(state)
+
+
+def train_in(folder):
+    """Four steps with dropout and batch norm, or what a checkpoint in `folder` leaves of them."""
+    variables = jax.device_get(SmallNet().init(jax.random.key(0), jnp.zeros((1, 12, 12, 3))))
+    batches = Part(Batches(), jax.process_index(), jax.process_count())
+    return run(Path(folder), variables, make_mesh(), batches)
+
+
+def work(folder):
+    """What each of the two processes does."""
+    train_in(f"{folder}/together")
+    train_in(f"{folder}/handed_over")
+    hosts.wait_for_all("trained")
+    source = type("Source", (), {"ids": [f"{i}" for i in range(7)], "__len__": lambda self: 7})()
+    share = inference_stages.missing(source, lambda image_id: Path(folder) / f"{image_id}.done")
+    for index in share:
+        (Path(folder) / f"{index}.done").touch()
+    hosts.wait_for_all("shared")
+    print(json.dumps({"share": share, "devices": [jax.local_device_count(), jax.device_count()]}))
+
+
+def first_two_steps(folder):
+    """Leaves a training as a run that was killed after its second step would."""
+    shutil.rmtree(folder / "checkpoints" / "4")
+    (folder / "log.jsonl").write_text("".join((folder / "log.jsonl").read_text().splitlines(keepends=True)[:2]))
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    """Folders in which one process and then two have trained; and what the two printed."""
+    folder = tmp_path_factory.mktemp("hosts")
+    for name in ("alone", "handed_over"):
+        train_in(folder / name)
+    first_two_steps(folder / "handed_over")
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        code = WORKER.format(tests=str(TESTS), coordinator=f"localhost:{free.getsockname()[1]}")
+    environment = {
+        **os.environ,
+        "JAX_PLATFORMS": "cpu",
+        "XLA_FLAGS": "--xla_force_host_platform_device_count=4",
+        "PYTHONPATH": str(TESTS.parent),
+    }
+    commands = ([sys.executable, "-c", code, str(i), str(folder)] for i in range(2))
+    streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    processes = [subprocess.Popen(command, env=environment, **streams) for command in commands]
+    outputs = [process.communicate() for process in processes]
+    for process, (_, errors) in zip(processes, outputs, strict=True):
+        assert process.returncode == 0, errors
+    return folder, [json.loads(output.splitlines()[-1]) for output, _ in outputs]
+
+
+def assert_close(folder, other):
+    ours, theirs = (load_variables(path / "checkpoints", "train_small") for path in (folder, other))
+    for a, b in zip(jax.tree.leaves(ours), jax.tree.leaves(theirs), strict=True):
+        assert np.max(np.abs(a - b)) <= 1e-5 * np.max(np.abs(b))
+
+
+def test_two_processes_train_as_one_does(folders):
+    folder, _ = folders
+    assert_close(folder / "together", folder / "alone")
+    losses = [[line["loss"] for line in log_of(folder / name)] for name in ("together", "alone")]
+    np.testing.assert_allclose(*losses, rtol=1e-5)
+
+
+def test_two_processes_go_on_where_one_stopped(folders):
+    folder, _ = folders
+    assert_close(folder / "handed_over", folder / "alone")
+
+
+def test_one_process_goes_on_where_two_stopped(folders):
+    folder, _ = folders
+    first_two_steps(folder / "together")
+    train_in(folder / "together")
+    assert_close(folder / "together", folder / "alone")
+
+
+def test_every_image_falls_to_one_process(folders):
+    _, printed = folders
+    assert sorted(printed[0]["share"] + printed[1]["share"]) == list(range(7))
+    assert [output["devices"] for output in printed] == [[4, 8]] * 2
+
+
+def test_alone_nobody_is_waited_for(monkeypatch):
+    monkeypatch.delenv("SLURM_NTASKS", raising=False)
+    hosts.join()
+    hosts.wait_for_all("nobody")
+    assert jax.process_count() == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [(("localhost:1", -1, 0), "give all three"), (("", 0, 2), "give all three"), (("localhost:1", 2, 2), "below that")],
+)
+def test_flags_that_do_not_fit_together_are_an_error(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        hosts.join(*arguments)

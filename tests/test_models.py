@@ -1,0 +1,191 @@
+"""Both backbones and the three heads, very narrow: shapes, padded batches, norms, dropout, gradients, counts."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax.traverse_util import flatten_dict
+
+from ssenet_jax.models import AFFINITY_STRIDE, BACKBONES, AffinityNet, CamNet, DeepLab, output_size
+from ssenet_jax.models.depthwise import _library, depthwise_conv
+from ssenet_jax.models.layers import pointwise, relu6
+
+NARROW = 1 / 16
+VALID = np.array([[61, 48], [56, 63]], np.int32)
+# of full width; frozen and trained, without statistics
+PARAMETER_COUNTS = {
+    ("cam", "resnet38"): 105_152_832,
+    ("affinity", "resnet38"): 106_484_032,
+    ("segmenter", "resnet38"): 124_220_245,
+    ("cam", "efficientnet_lite0"): 3_396_608,
+    ("affinity", "efficientnet_lite0"): 3_670_528,
+    ("segmenter", "efficientnet_lite0"): 5_120_533,
+}
+MODELS = {"cam": CamNet, "affinity": AffinityNet, "segmenter": DeepLab}
+
+
+def variables_of(model):
+    """Initial variables with every bias and statistic moved, so that padding and norms have an effect."""
+    variables = jax.jit(model.init)(jax.random.key(0), jnp.zeros((1, 32, 32, 3)))
+    rng = np.random.default_rng(0)
+
+    def move(path, leaf):
+        noise = rng.normal(0, 0.2, leaf.shape).astype(np.float32)
+        return leaf + np.abs(noise) if path[-1].key == "var" else leaf + (noise if leaf.ndim == 1 else 0)
+
+    return jax.tree_util.tree_map_with_path(move, variables)
+
+
+@pytest.fixture(scope="module")
+def narrow_lite():
+    model = CamNet(num_classes=4, backbone="efficientnet_lite0", width=NARROW)
+    return model, variables_of(model)
+
+
+@pytest.mark.parametrize(("head", "backbone"), PARAMETER_COUNTS)
+def test_parameter_counts(head, backbone):
+    model = MODELS[head](backbone=backbone)
+    shapes = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 64, 64, 3)))
+    assert sum(leaf.size for leaf in jax.tree.leaves(shapes["params"])) == PARAMETER_COUNTS[head, backbone]
+
+
+@pytest.mark.parametrize(
+    ("head", "backbone"),
+    [("cam", "resnet38"), ("segmenter", "resnet38"), ("cam", "efficientnet_lite0"), ("affinity", "efficientnet_lite0")],
+)
+def test_padded_batch_equals_each_image_alone(head, backbone):
+    model = MODELS[head](backbone=backbone, width=NARROW)
+    variables = variables_of(model)
+    rng = np.random.default_rng(1)
+    images = [rng.standard_normal((1, *size, 3), dtype=np.float32) for size in VALID]
+    # noise where the padding is: the result must not depend on it
+    batch = rng.standard_normal((2, 64, 64, 3), dtype=np.float32)
+    for row, (height, width) in enumerate(VALID):
+        batch[row, :height, :width] = images[row][0]
+    apply = jax.jit(model.apply)
+    padded, _ = apply(variables, batch, sizes=jnp.asarray(VALID))
+    stride = AFFINITY_STRIDE if head == "affinity" else BACKBONES[backbone].output_stride
+    cells = -(-VALID // stride)
+    if head != "affinity":
+        np.testing.assert_array_equal(output_size(VALID, backbone), cells)
+    for row, (height, width) in enumerate(cells):
+        alone, _ = apply(variables, images[row])
+        assert alone.shape[1:3] == (height, width)
+        np.testing.assert_allclose(padded[row, :height, :width], alone[0], atol=2e-6 * np.abs(alone).max())
+        assert not np.asarray(padded[row, height:]).any() and not np.asarray(padded[row, :, width:]).any()
+
+
+def test_taps_and_strides(narrow_lite):
+    model, variables = narrow_lite
+    cam, taps = jax.eval_shape(model.apply, variables, jnp.zeros((2, 64, 96, 3)))
+    assert cam.shape == (2, 4, 6, 4)
+    assert [taps[name].shape[1:] for name in ("conv4", "conv5", "conv6")] == [(8, 12, 2), (4, 6, 7), (4, 6, 20)]
+    resnet = CamNet(num_classes=4, width=NARROW)
+    shapes = jax.eval_shape(resnet.init, jax.random.key(0), jnp.zeros((1, 32, 32, 3)))
+    cam, taps = jax.eval_shape(resnet.apply, shapes, jnp.zeros((2, 70, 93, 3)))
+    assert cam.shape == (2, 9, 12, 4)
+    assert [taps[name].shape[1:] for name in ("conv4", "conv5", "conv6")] == [(9, 12, 32), (9, 12, 64), (9, 12, 256)]
+
+
+def test_frozen_norms_neither_move_nor_learn(narrow_lite):
+    model, variables = narrow_lite
+    images = jnp.ones((2, 32, 32, 3))
+
+    @jax.jit
+    def gradient_and_statistics(variables):
+        def loss(params):
+            inputs = {"params": params, "batch_stats": variables["batch_stats"]}
+            rngs = {"dropout": jax.random.key(0)}
+            (cam, _), updates = model.apply(inputs, images, train=True, rngs=rngs, mutable=["batch_stats"])
+            return jnp.sum(cam**2), updates["batch_stats"]
+
+        return jax.grad(loss, has_aux=True)(variables["params"])
+
+    gradients, statistics = gradient_and_statistics(variables)
+    for path, gradient in flatten_dict(gradients).items():
+        assert np.any(gradient) == (path[-1] == "kernel"), path
+    jax.tree.map(np.testing.assert_array_equal, statistics, variables["batch_stats"])
+
+
+def test_batch_norms_use_and_move_statistics():
+    model = CamNet(num_classes=4, backbone="efficientnet_lite0", width=NARROW, norm="batch")
+    variables = variables_of(model)
+    images = jax.random.normal(jax.random.key(2), (4, 32, 32, 3))
+    rngs = {"dropout": jax.random.key(0)}
+    apply = jax.jit(partial(model.apply, train=True, rngs=rngs, mutable=["batch_stats"], capture_intermediates=True))
+    _, updates = apply(variables, images)
+    stem = updates["intermediates"]["backbone"]["conv_stem"]["__call__"][0]
+    before = variables["batch_stats"]["backbone"]["bn0"]
+    after = updates["batch_stats"]["backbone"]["bn0"]
+    expected_mean = 0.9 * before["mean"] + 0.1 * stem.mean((0, 1, 2))
+    np.testing.assert_allclose(after["mean"], expected_mean, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(after["var"], 0.9 * before["var"] + 0.1 * stem.var((0, 1, 2)), rtol=1e-5)
+    normed = updates["intermediates"]["backbone"]["bn0"]["__call__"][0]
+    bias = variables["params"]["backbone"]["bn0"]["bias"]
+    np.testing.assert_allclose(normed.mean((0, 1, 2)), bias, atol=1e-5)
+
+
+def test_dropout_takes_whole_channels_and_follows_the_key(narrow_lite):
+    model, variables = narrow_lite
+    images = jax.random.normal(jax.random.key(3), (2, 32, 32, 3))
+    apply = jax.jit(partial(model.apply, train=True, capture_intermediates=True))
+    maps = []
+    for seed in (0, 0, 1):
+        (cam, _), state = apply(variables, images, rngs={"dropout": jax.random.key(seed)})
+        maps.append(np.asarray(cam))
+    dropped = np.asarray(state["intermediates"]["dropout7"]["__call__"][0])
+    whole = (dropped == 0).all((1, 2)) | (dropped != 0).any((1, 2))
+    assert whole.all() and 0.2 < (dropped == 0).all((1, 2)).mean()
+    np.testing.assert_array_equal(maps[0], maps[1])
+    assert not np.array_equal(maps[0], maps[2])
+
+
+def test_bfloat16_keeps_float32_parameters_and_output(narrow_lite):
+    model, variables = narrow_lite
+    half = model.clone(dtype=jnp.bfloat16)
+    images = jax.random.normal(jax.random.key(4), (1, 48, 48, 3))
+    shapes = jax.eval_shape(half.init, jax.random.key(0), images)
+    assert {leaf.dtype for leaf in jax.tree.leaves(shapes)} == {jnp.dtype(jnp.float32)}
+    cam, taps = jax.jit(half.apply)(variables, images)
+    expected, _ = jax.jit(model.apply)(variables, images)
+    assert cam.dtype == jnp.float32 and taps["conv6"].dtype == jnp.bfloat16
+    assert np.abs(cam - expected).max() < 3e-2 * np.abs(expected).max()
+
+
+@pytest.mark.parametrize(
+    ("shape", "kernel", "pads", "stride", "dilation"),
+    [
+        ((21, 18), 5, ((2, 2), (1, 2)), 2, 1),
+        ((45, 7), 3, ((2, 2), (2, 2)), 1, 2),
+        ((22, 9), 3, ((0, 1), (1, 1)), 2, 1),
+    ],
+)
+def test_depthwise_convolution_and_its_gradients_equal_the_library(shape, kernel, pads, stride, dilation):
+    keys = jax.random.split(jax.random.key(5), 3)
+    x = jax.random.normal(keys[0], (2, *shape, 3))
+    weights = jax.random.normal(keys[1], (kernel, kernel, 1, 3))
+    theirs, their_pullback = jax.vjp(partial(_library, pads=pads, stride=stride, dilation=dilation), x, weights)
+    ours, our_pullback = jax.vjp(lambda x, weights: depthwise_conv(x, weights, pads, stride, dilation), x, weights)
+    cotangent = jax.random.normal(keys[2], theirs.shape)
+    pairs = zip((ours, *our_pullback(cotangent)), (theirs, *their_pullback(cotangent)), strict=True)
+    for mine, expected in pairs:
+        np.testing.assert_allclose(mine, expected, atol=1e-5 * np.abs(expected).max())
+
+
+def test_written_gradients_equal_numerical_ones():
+    x = jax.random.normal(jax.random.key(6), (1, 2, 3, 4)) * 3
+    jax.test_util.check_grads(relu6, (x,), order=1, modes=["rev"], eps=1e-3, atol=1e-2, rtol=1e-2)
+    kernel = jax.random.normal(jax.random.key(7), (4, 2))
+    jax.test_util.check_grads(pointwise, (x, kernel), order=1, modes=["rev"], atol=1e-2, rtol=1e-2)
+
+
+def test_wrong_settings_are_named():
+    images = jnp.zeros((1, 32, 32, 3))
+    with pytest.raises(ValueError, match="vgg16.*resnet38, efficientnet_lite0"):
+        CamNet(backbone="vgg16").init(jax.random.key(0), images)
+    with pytest.raises(ValueError, match="group.*frozen, batch"):
+        CamNet(norm="group").init(jax.random.key(0), images)
+    with pytest.raises(ValueError, match="sizes.*train"):
+        CamNet().init(jax.random.key(0), images, train=True, sizes=jnp.array([[32, 32]]))

