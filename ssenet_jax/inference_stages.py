@@ -147,7 +147,7 @@ def segment(context: Context) -> None:
 
 
 def missing(source: Source, path_of: Callable) -> list[int]:
-    """The images of this process's share that have no result yet; the share does not depend on what the others wrote."""
+    """The images of this process's share without a result; the share does not depend on what others have written."""
     share = range(jax.process_index(), len(source), jax.process_count())
     return [index for index in share if not path_of(source.ids[index]).exists()]
 

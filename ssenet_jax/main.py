@@ -17,11 +17,11 @@ Runs the stages of an experiment, each where it stopped. Keys of the config are 
 
 
 VERIFY_HELP = """\
-Reads every image, mask and list that the config's section data names, and prints a table of what is wrong. The exit code is 1
-when something is. Keys of the config are set with --config.KEY=VALUE.
+Reads every image, mask and list that the config's section data names, and prints a table of what is wrong. The exit
+code is 1 when something is. Keys of the config are set with --config.KEY=VALUE.
 """
 PLAN_HELP = """\
-Compiles a training step for TPUs that are not here (pip install ssenet_jax[plan]) and prints what it takes of each device.
+Compiles a training step for TPUs that are not here (pip install ssenet_jax[plan]) and prints what it takes a device.
 With --topology=cuda the step is only lowered: the compiler's figures stay open.
 """
 
@@ -58,7 +58,7 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--workdir", required=True, type=Path, help="where everything is written; a rerun goes on there")
     run.add_argument("--stages", default="", help="comma-separated; default: config.stages")
 
-    run.add_argument("--coordinator", default="", metavar="HOST:PORT", help="of process 0; found on Cloud TPU and Slurm")
+    run.add_argument("--coordinator", default="", metavar="HOST:PORT", help="process 0; found on Cloud TPU and Slurm")
     run.add_argument("--process_id", default=-1, type=int, metavar="I", help="of this process, counted from 0")
     run.add_argument("--num_processes", default=0, type=int, metavar="N", help="processes of the run")
 
@@ -154,6 +154,9 @@ def _verify_data(options: argparse.Namespace, overrides: list[str]) -> int:
 
 def _plan(options: argparse.Namespace, overrides: list[str]) -> int:
     config = load_config(options.config, overrides)
+    import jax
+
+    jax.config.update("jax_platforms", "cpu")  # or libtpu, where it is installed, looks for a TPU first
     from ssenet_jax import plan
 
     print(plan.table(plan.plan(config, options.topology, options.training)))

@@ -76,8 +76,8 @@ class Step:
     def state_bytes(self) -> int:
         """Bytes of the state on one device."""
         placed = state_shardings(self._state, self.devices.mesh, shard_params=self._shard_params)
-        shapes = jax.tree.map(lambda leaf, where: where.shard_shape(leaf.shape), self._state, placed)
-        return sum(4 * math.prod(shape) for shape in jax.tree.leaves(shapes, is_leaf=lambda x: isinstance(x, tuple)))
+        sizes = jax.tree.map(lambda leaf, where: math.prod(where.shard_shape(leaf.shape)), self._state, placed)
+        return 4 * sum(jax.tree.leaves(sizes))
 
     def compile(self, batch_size: int) -> Cost:
         """Compiles the step for TPUs that are not here."""
@@ -96,6 +96,9 @@ class Step:
 
     def lower(self) -> Cost:
         """Lowers the step for CUDA; counts FLOPs before the compiler's changes, and the gradients as what is sent."""
+        parts = self.devices.count * self.recipe.accumulate
+        if self.recipe.batch_size % parts:
+            raise ValueError(f"batch_size {self.recipe.batch_size} is no multiple of {parts}: devices x micro-batches")
         step, shapes = self._step(self.recipe.batch_size), self._shapes(self.recipe.batch_size)
         jax.export.export(step, platforms=("cuda",))(*shapes)
         count = self.devices.count

@@ -9,13 +9,16 @@ from PIL import Image
 
 from ssenet_jax import inference, pictures
 from ssenet_jax.artifacts import replacing, write_mask
+from ssenet_jax.augment import resize_mask
 from ssenet_jax.checkpoint import load_variables
 from ssenet_jax.context import Context
-from ssenet_jax.datasets.records import decode_image, read_bytes
+from ssenet_jax.datasets.records import decode_image, read_bytes, shrink
 
 
 def predict(config: ConfigDict, workdir: Path, photos: Sequence[Path], out: Path) -> None:
     """Writes ``NAME.png``, class indices, and ``NAME_overlay.jpg`` for each photo.
+
+    Photos above ``data.max_side`` are shrunk for the network; the results have the photo's own size.
 
     Args:
         config: of the run.
@@ -40,11 +43,16 @@ def predict(config: ConfigDict, workdir: Path, photos: Sequence[Path], out: Path
     def finish(record, probabilities):
         height, width = record["image"].shape[:2]
         labels = probabilities[:height, :width].argmax(-1).astype(np.uint8)
+        labels = resize_mask(labels, record["photo"].shape[:2])
         write_mask(out / f"{record['id']}.png", labels)
         with replacing(out / f"{record['id']}_overlay.jpg") as temporary:
-            Image.fromarray(pictures.overlay_labels(record["image"], labels)).save(temporary, format="jpeg", quality=90)
+            Image.fromarray(pictures.overlay_labels(record["photo"], labels)).save(temporary, format="jpeg", quality=90)
 
-    records = ({"id": photo.stem, "image": decode_image(read_bytes(str(photo)), str(photo))} for photo in photos)
+    def record_of(path):
+        photo = decode_image(read_bytes(str(path)), str(path))
+        return {"id": path.stem, "photo": photo, "image": shrink(photo, config.data.max_side)}
+
+    records = map(record_of, photos)
     inference.run(
         records, prepare, network, variables, finish, batch_size=config.inference.batch_size, bucket=config.inference.bucket
     )

@@ -71,10 +71,10 @@ def test_seeds_of_a_padded_batch_equal_those_of_each_image(examples):
 
 def test_the_gradient_in_the_scores_is_the_slope(examples):
     images, scores, sizes = examples
-    scores = jnp.asarray(scores[:1])
-    kernels = jax_backend.kernels(images[:1], sizes[:1], **WIDTHS)
+    scores = jnp.asarray(scores)
+    kernels = jax_backend.kernels(images, sizes, **WIDTHS)
     weights = jnp.asarray(np.random.default_rng(1).standard_normal(scores.shape), jnp.float32)
-    present, compat = jnp.ones((1, 3), bool), jnp.array([0.3, 0.6])
+    present, compat = jnp.ones((2, 3), bool), jnp.array([0.3, 0.6])
 
     @jax.jit
     def loss(scores):

@@ -144,3 +144,16 @@ def test_an_unknown_choice_is_an_error_that_lists_the_known(key, value):
     config = ConfigDict({"name": "scenes", "on_error": "raise", **{key: value}})
     with pytest.raises(ValueError, match=rf"config.data.{key} is '{value}'; expected"):
         datasets.load(config, "train")
+
+
+def test_large_images_and_their_masks_are_shrunk_and_small_ones_left():
+    config = ConfigDict({"name": "scenes", "on_error": "raise", "max_side": 0})
+    config.scenes = ConfigDict({"seed": 0, "num_train": 2, "num_test": 1, "size": 64})
+    whole = datasets.load(config, "train")[1]
+    config.max_side = 32
+    shrunk = datasets.load(config, "train")[1]
+    assert shrunk["image"].shape == (32, 32, 3) and shrunk["mask"].shape == (32, 32)
+    np.testing.assert_array_equal(shrunk["labels"], whole["labels"])
+    assert set(np.unique(shrunk["mask"])) <= set(np.unique(whole["mask"]))
+    config.max_side = 100
+    np.testing.assert_array_equal(datasets.load(config, "train")[1]["image"], whole["image"])

@@ -1,7 +1,7 @@
 """Where examples come from: `load` gives one split of the data set that a config names."""
 
 from ssenet_jax.datasets.checking import drop_broken, problems
-from ssenet_jax.datasets.records import Record, Source
+from ssenet_jax.datasets.records import Record, Shrunk, Source
 
 NAMES = ("scenes", "voc12", "folder")
 
@@ -11,6 +11,7 @@ __all__ = ["NAMES", "Record", "Source", "load", "open_listed", "problems"]
 def load(data_config, split: str) -> Source:
     """Opens one split of a data set; records are read when they are asked for.
 
+    Images whose longer side is above max_side are shrunk to it, their masks with them; 0 shrinks none.
     With on_error "skip" every file is read once here and the records that fail are left out, so every stage sees the
     same list in the same order. A fault in a list (CSV, image set, XML) always raises.
 
@@ -27,7 +28,9 @@ def load(data_config, split: str) -> Source:
     if data_config.on_error not in ("raise", "skip"):
         raise ValueError(f'config.data.on_error is {data_config.on_error!r}; expected "raise" or "skip"')
     source = _open(data_config, split, check_files=data_config.on_error == "raise")
-    return drop_broken(source) if data_config.on_error == "skip" and data_config.name != "scenes" else source
+    if data_config.on_error == "skip" and data_config.name != "scenes":
+        source = drop_broken(source)
+    return Shrunk(source, data_config.max_side) if data_config.max_side else source
 
 
 def open_listed(data_config, split: str) -> Source:

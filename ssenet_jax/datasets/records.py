@@ -34,6 +34,34 @@ class Source(Protocol):
     def __getitem__(self, index: int) -> Record: ...
 
 
+def shrink(image: UInt8[np.ndarray, "h w *c"], max_side: int, *, nearest: bool = False) -> UInt8[np.ndarray, "h2 w2 *c"]:
+    """An image, or with `nearest` a mask, whose longer side is at most `max_side` pixels; 0 leaves it as it is."""
+    height, width = image.shape[:2]
+    scale = max_side / max(height, width)
+    if not 0 < scale < 1:
+        return image
+    size = max(1, round(width * scale)), max(1, round(height * scale))
+    return np.asarray(Image.fromarray(image).resize(size, Image.Resampling.NEAREST if nearest else Image.Resampling.BICUBIC))
+
+
+class Shrunk:
+    """A source whose large images, and their masks, are shrunk when they are read."""
+
+    def __init__(self, source: Source, max_side: int):
+        self.ids, self.class_names, self.has_masks = source.ids, source.class_names, source.has_masks
+        self._source, self._max_side = source, max_side
+
+    def __len__(self) -> int:
+        return len(self._source)
+
+    def __getitem__(self, index: int) -> Record:
+        record = {**self._source[index]}
+        record["image"] = shrink(record["image"], self._max_side)
+        if "mask" in record:
+            record["mask"] = shrink(record["mask"], self._max_side, nearest=True)
+        return record
+
+
 def multi_hot(classes, num_classes: int) -> Float32[np.ndarray, " c"]:
     """Image-level labels: 1 for each class number in `classes`, 0 for the others."""
     labels = np.zeros(num_classes, np.float32)
