@@ -1,6 +1,6 @@
 """Runs the tiny scenes pipeline as 1 process with 8 devices and as 2 processes with 4 each, and compares the metrics.
 
-    python benchmarks/hosts.py
+python benchmarks/hosts.py
 """
 
 import argparse

@@ -2,8 +2,8 @@
 
     ssenet run --config=configs/voc12_lite.py --config.data.root=/data/VOCdevkit --workdir=runs/voc
 
-Trains the baseline's classifier too, for its CAMs; ``configs/voc12_lite.py:baseline`` takes every stage without the second branch.
-README.md has what we measured.
+Trains the baseline's classifier too, for its CAMs; ``configs/voc12_lite.py:baseline`` takes every stage without the
+second branch. README.md has what we measured.
 """
 
 from ssenet_jax.config import BASELINE_STAGES, FROZEN, STAGES, paper_config
@@ -13,7 +13,9 @@ def get_config(branch="ssenet"):
     if branch not in ("ssenet", "baseline"):
         raise ValueError(f"configs/voc12_lite.py has the arguments ssenet and baseline, not {branch!r}")
     config = paper_config()
-    config.title = "SSENet on VOC 2012, EfficientNet-Lite0" if branch == "ssenet" else "Baseline on VOC 2012, EfficientNet-Lite0"
+    config.title = (
+        "SSENet on VOC 2012, EfficientNet-Lite0" if branch == "ssenet" else "Baseline on VOC 2012, EfficientNet-Lite0"
+    )
     config.stages = (*BASELINE_STAGES, *STAGES) if branch == "ssenet" else STAGES
     config.model.backbone = "efficientnet_lite0"
     config.model.frozen = FROZEN["efficientnet_lite0"]

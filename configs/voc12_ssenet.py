@@ -4,8 +4,8 @@
         --config.init.weights=/data/ilsvrc-cls_rna-a1_cls1000_ep-0001.params --workdir=runs/voc12
 
 ``configs/voc12_ssenet.py:paper`` follows the text of the paper where the released code differs.
-Hardware: the authors used four 12 GB GPUs. Published figures (train mIoU): CAM 49.8, after the random walk 62.1; DeepLab 63.3 on val.
-We have not measured this setting.
+Hardware: the authors used four 12 GB GPUs. Published figures (train mIoU): CAM 49.8, after the random walk 62.1;
+DeepLab 63.3 on val. We have not measured this setting.
 """
 
 from ssenet_jax.config import paper_config

@@ -1,7 +1,7 @@
 """Weakly supervised semantic segmentation in JAX: SSENet and the pipeline around it.
 
-The pure functions and the models can be taken from here, ``from ssenet_jax import ser_loss``, or from their modules. Nothing
-is imported until it is asked for, so a loss does not bring in the network library or the data pipeline.
+The pure functions and the models can be taken from here, ``from ssenet_jax import ser_loss``, or from their modules.
+Nothing is imported until it is asked for, so a loss does not bring in the network library or the data pipeline.
 """
 
 import importlib

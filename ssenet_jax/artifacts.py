@@ -1,7 +1,7 @@
 """What stages hand to each other, as files under one workdir.
 
-Every file is written under a temporary name and renamed, so a file that exists is whole. A manifest per stage records the
-settings that its files were made with.
+Every file is written under a temporary name and renamed, so a file that exists is whole. A manifest per stage records
+the settings that its files were made with.
 """
 
 import contextlib

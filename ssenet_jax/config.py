@@ -1,13 +1,13 @@
 """Every key of an experiment, at the setting that the authors published; the files in ``configs/`` change what differs.
 
-``paper_config`` is the one place where a default is written. ``reference`` picks between the published PyTorch code and the
-text of the paper where the two disagree.
+``paper_config`` is the one place where a default is written. ``reference`` picks between the published PyTorch code and
+the text of the paper where the two disagree.
 """
 
 from ml_collections import ConfigDict
 
-# Rows (regex over parameter paths, learning rate multiplier, weight decay multiplier): biases learn twice as fast and do not
-# decay, new layers ten times as fast.
+# Rows (regex over parameter paths, learning rate multiplier, decay multiplier): biases learn twice as fast and do
+# not decay, new layers ten times as fast.
 GROUPS = (
     ("backbone/.*bias", 2.0, 0.0),
     ("backbone/.*", 1.0, 1.0),
@@ -50,7 +50,7 @@ def paper_config(reference: str = "code") -> ConfigDict:
     """Returns the published setting: VOC 2012, ResNet-38, every stage.
 
     Args:
-        reference: ``"code"``, the authors' released code, or ``"paper"``, the text of the paper where it says otherwise.
+        reference: ``"code"``, the authors' released code, or ``"paper"``, the paper's text where it says otherwise.
 
     Raises:
         ValueError: for any other ``reference``.

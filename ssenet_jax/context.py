@@ -55,7 +55,7 @@ class Context:
 
     @property
     def prediction_split(self) -> str:
-        """Where the segmentation network is applied: the held-out images, or the training images when there are none."""
+        """Where the segmentation network is applied: held-out images, or the training images when there are none."""
         return self.config.data.eval_split or self.config.data.train_split
 
     def cam_net(self) -> CamNet:

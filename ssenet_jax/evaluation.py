@@ -35,7 +35,9 @@ def score_labels(subject: Subject, path_of: Callable[[str], Path]) -> dict | Non
     return _record(subject, total, count) if count else None
 
 
-def score_cams(subject: Subject, path_of: Callable[[str], Path], alphas: Sequence[float], alpha: float | None) -> dict | None:
+def score_cams(
+    subject: Subject, path_of: Callable[[str], Path], alphas: Sequence[float], alpha: float | None
+) -> dict | None:
     """Scores CAMs at one alpha and over a sweep, in one pass.
 
     Args:

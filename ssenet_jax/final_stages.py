@@ -83,7 +83,8 @@ def _cam_scores(context: Context, subjects: list, *, baseline: bool) -> list[dic
 
 def _line(record: dict) -> str:
     alpha = "" if record["alpha"] is None else f" at alpha {record['alpha']:.2f}"
-    return f"{record['stage']}: mIoU {_percent(record['miou'])} on {record['num_images']} images of {record['split']}{alpha}"
+    where = f"{record['num_images']} images of {record['split']}{alpha}"
+    return f"{record['stage']}: mIoU {_percent(record['miou'])} on {where}"
 
 
 def _percent(value: float | None) -> str:

@@ -1,4 +1,4 @@
-"""Networks applied to images of every size: padded to a few shapes, several scales and the mirror image in one compiled call.
+"""Networks applied to images of every size: padded to a few shapes, all scales and mirror images in one compiled call.
 
 A padded image gives inside its valid area what the image alone would give (``sizes`` of the models), so one compilation
 serves every image of a bucket.
@@ -48,7 +48,9 @@ def by_bucket(records: Iterable[dict], batch_size: int, multiple: int) -> Iterat
     yield from waiting.items()
 
 
-def views(images: Sequence[np.ndarray], canvas: tuple[int, int], scales: Sequence[float], backbone: str, rows: int) -> Views:
+def views(
+    images: Sequence[np.ndarray], canvas: tuple[int, int], scales: Sequence[float], backbone: str, rows: int
+) -> Views:
     """Resizes (bicubic), normalises and pads a batch; its last image fills the rows that are left over."""
     mean, std = BACKBONES[backbone].mean, BACKBONES[backbone].std
     images = [*images, *[images[-1]] * (rows - len(images))]
@@ -91,8 +93,8 @@ def cam_function(model: Any, *, scales: Sequence[float], flip: bool) -> Callable
     """Builds the fused multi-scale CAM of a batch of records (METHOD: CAM inference).
 
     Returns:
-        ``f(variables, batch, classes, present, canvas)`` -> (n, h, w, m) in [0, 1], for the m classes named per image by
-        ``classes (n, m)``; slots with ``present`` 0 are zero.
+        ``f(variables, batch, classes, present, canvas)`` -> (n, h, w, m) in [0, 1], for the m classes that
+        ``classes (n, m)`` names for each image; slots with ``present`` 0 are zero.
     """
 
     def fused(variables, batch, classes, present, canvas):
@@ -108,7 +110,9 @@ def cam_function(model: Any, *, scales: Sequence[float], flip: bool) -> Callable
     return jax.jit(fused, static_argnames="canvas")
 
 
-def walk_function(model: Any, *, background: str, alpha: float, radius: int, beta: float, steps: int, border: str, method: str) -> Callable:
+def walk_function(
+    model: Any, *, background: str, alpha: float, radius: int, beta: float, steps: int, border: str, method: str
+) -> Callable:
     """Builds the random walk on the CAMs of a batch.
 
     Returns:

@@ -165,6 +165,4 @@ def _apply(context, what, source, todo, prepare, function, variables, finish, ex
     if extend is not None:
         records = map(extend, records)
     settings = context.config.inference
-    inference.run(
-        records, prepare, function, variables, finish, batch_size=settings.batch_size, bucket=settings.bucket
-    )
+    inference.run(records, prepare, function, variables, finish, batch_size=settings.batch_size, bucket=settings.bucket)

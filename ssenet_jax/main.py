@@ -2,7 +2,9 @@
 
 import argparse
 import difflib
+import logging
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 from absl import flags
@@ -11,18 +13,20 @@ from ml_collections import ConfigDict, config_flags
 from ssenet_jax.artifacts import flatten
 
 RUN_HELP = """\
-Runs the stages of an experiment, each where it stopped. Keys of the config are set with --config.KEY=VALUE, for example
-  ssenet run --config=configs/scenes.py --workdir=runs/scenes --config.ser.rate=0.5
+Runs the stages of an experiment, each where it stopped. Keys of the config are set with --config.KEY=VALUE:
+  ssenet run --config=configs/scenes.py --workdir=runs/scenes --config.ser.rate=0.4
 """
-
-
+PREDICT_HELP = """\
+Segments photos with the network that a run trained: NAME.png holds class indices, NAME_overlay.jpg shows them.
+  ssenet predict --config=configs/folder.py --config.data.root=photos --workdir=runs/photos --out=masks *.jpg
+"""
 VERIFY_HELP = """\
 Reads every image, mask and list that the config's section data names, and prints a table of what is wrong. The exit
 code is 1 when something is. Keys of the config are set with --config.KEY=VALUE.
 """
 PLAN_HELP = """\
-Compiles a training step for TPUs that are not here (pip install ssenet_jax[plan]) and prints what it takes a device.
-With --topology=cuda the step is only lowered: the compiler's figures stay open.
+Compiles a training step for TPUs that are not here (pip install ssenet_jax[plan]) and prints what it takes of each
+device. With --topology=cuda:h100x8 the step is only lowered: the compiler's figures stay open.
 """
 
 
@@ -38,6 +42,7 @@ def main(argv: list[str]) -> int:
         The exit code: 0, also after a preemption that can be continued; 2 for bad input, with one line on stderr.
     """
     options, overrides = _parser().parse_known_args(argv)
+    logging.getLogger("absl").setLevel(logging.ERROR)  # orbax tells of each checkpoint it opens
     try:
         return options.command(options, overrides)
     except (ValueError, OSError) as error:
@@ -48,40 +53,41 @@ def main(argv: list[str]) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="ssenet", description="From image-level labels to masks and a segmentation network.", allow_abbrev=False)
+    about = "From image-level labels to masks and a segmentation network."
+    parser = argparse.ArgumentParser(prog="ssenet", description=about, allow_abbrev=False)
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
-    common = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    common.add_argument("--traceback", action="store_true", help="show the whole traceback of an error")
 
-    run = _command(commands, "run", _run, RUN_HELP, "run the stages of a config", common)
-    run.add_argument("--config", required=True, metavar="FILE[:ARG]", help="a config file, with the argument of its get_config")
+    run = _command(commands, "run", _run, "run the stages of a config", RUN_HELP)
     run.add_argument("--workdir", required=True, type=Path, help="where everything is written; a rerun goes on there")
     run.add_argument("--stages", default="", help="comma-separated; default: config.stages")
-
     run.add_argument("--coordinator", default="", metavar="HOST:PORT", help="process 0; found on Cloud TPU and Slurm")
     run.add_argument("--process_id", default=-1, type=int, metavar="I", help="of this process, counted from 0")
     run.add_argument("--num_processes", default=0, type=int, metavar="N", help="processes of the run")
 
-    verify = _command(commands, "verify-data", _verify_data, VERIFY_HELP, "read every file of a data set", common)
-    verify.add_argument("--config", required=True, metavar="FILE[:ARG]", help="a config file; its section data counts")
+    predict = _command(commands, "predict", _predict, "segment photos with a trained network", PREDICT_HELP)
+    predict.add_argument("--workdir", required=True, type=Path, help="the workdir of the run")
+    predict.add_argument("--out", required=True, type=Path, help="folder for the results, made when absent")
+    predict.add_argument("photos", nargs="+", type=Path)
 
-    plan = _command(commands, "plan", _plan, PLAN_HELP, "what a training takes on chips that are not here", common)
-    plan.add_argument("--config", required=True, metavar="FILE[:ARG]", help="a config file")
+    _command(commands, "verify-data", _verify_data, "read every file of a data set", VERIFY_HELP)
+
+    plan = _command(commands, "plan", _plan, "what a training takes on chips that are not here", PLAN_HELP)
     plan.add_argument("--topology", required=True, help="a TPU topology such as v5e:4x4, or cuda:h100x8")
     plan.add_argument("--training", default="classifier", help="baseline, classifier, affinity or segmenter")
-
-    predict = _command(commands, "predict", _predict, "Segments photos with the network that a run trained.", "segment photos with a trained network", common)
-    predict.add_argument("--config", required=True, metavar="FILE[:ARG]", help="the config of the run")
-    predict.add_argument("--workdir", required=True, type=Path, help="the workdir of the run")
-    predict.add_argument("--out", required=True, type=Path, help="folder for NAME.png (class indices) and NAME_overlay.jpg")
-    predict.add_argument("photos", nargs="+", type=Path)
     return parser
 
 
-def _command(commands, name: str, function, description: str, help_: str, common) -> argparse.ArgumentParser:
+def _command(commands, name: str, function: Callable, summary: str, description: str) -> argparse.ArgumentParser:
+    """A command that reads a config."""
     command = commands.add_parser(
-        name, parents=[common], description=description, help=help_, allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter
+        name,
+        help=summary,
+        description=description,
+        allow_abbrev=False,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    command.add_argument("--config", required=True, metavar="FILE[:ARG]", help="a config file, ARG to its get_config")
+    command.add_argument("--traceback", action="store_true", help="show the whole traceback of an error")
     command.set_defaults(command=function)
     return command
 

@@ -54,5 +54,11 @@ def predict(config: ConfigDict, workdir: Path, photos: Sequence[Path], out: Path
 
     records = map(record_of, photos)
     inference.run(
-        records, prepare, network, variables, finish, batch_size=config.inference.batch_size, bucket=config.inference.bucket
+        records,
+        prepare,
+        network,
+        variables,
+        finish,
+        batch_size=config.inference.batch_size,
+        bucket=config.inference.bucket,
     )

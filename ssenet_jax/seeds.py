@@ -1,7 +1,7 @@
-"""CRF seeds: where two dense CRFs, one generous with the foreground and one strict, agree on a class or on the background.
+"""CRF seeds: where two dense CRFs, one generous with the foreground and one strict, agree on a class or background.
 
-pydensecrf holds the interpreter's lock, so images are worked on in spawned processes. This module is imported by them and
-brings in neither flax nor the input pipeline, nor jax unless `refine_batch` is called.
+pydensecrf holds the interpreter's lock, so images are worked on in spawned processes. This module is imported by them
+and brings in neither flax nor the input pipeline, nor jax unless `refine_batch` is called.
 """
 
 import functools
@@ -64,7 +64,9 @@ def refine_batch(images, cams, sizes, present, alphas: Iterable[float], options:
     return jnp.stack([infer(kernels, one, present, compat) for one in scores], axis=3)
 
 
-def refine_to_file(path: Path, image: np.ndarray, cam: np.ndarray, classes: np.ndarray, alphas: tuple, options: dict) -> None:
+def refine_to_file(
+    path: Path, image: np.ndarray, cam: np.ndarray, classes: np.ndarray, alphas: tuple, options: dict
+) -> None:
     """Writes the marginals of the low and the high alpha, as float16, and the classes they belong to."""
     low, high = refine(image, cam, alphas, options)
     write_arrays(path, low=low.astype(np.float16), high=high.astype(np.float16), classes=classes)

@@ -31,9 +31,7 @@ def _transform_at(cam: Array, size: tuple[int, int], operator: Callable[[Array],
     if getattr(operator, "matrices", None) is None:
         return operator(resize_to(cam, size))
     rows, cols = operator.matrices(*size)
-    return apply_matrices(
-        rows @ linear_matrix(cam.shape[1], size[0]), cols @ linear_matrix(cam.shape[2], size[1]), cam
-    )
+    return apply_matrices(rows @ linear_matrix(cam.shape[1], size[0]), cols @ linear_matrix(cam.shape[2], size[1]), cam)
 
 
 def two_branch_loss(

@@ -32,9 +32,8 @@ def train_classifier(context: Context) -> None:
 
 def _train_classifier(context: Context, name: str) -> None:
     settings, model = context.config.classifier, context.cam_net()
-    transform = augment.classifier_transform(
-        crop=settings.crop, long_edge=settings.long_edge, brightness_shift=settings.brightness_shift, **_looks(context, settings)
-    )
+    only_here = {name: settings[name] for name in ("crop", "long_edge", "brightness_shift")}
+    transform = augment.classifier_transform(**only_here, **_looks(context, settings))
     variables, source = _start(context, model, "weights"), context.train_source
     _fit(context, name, model, variables, source, transform, picture_fn=_cam_pictures(context))
 
@@ -50,8 +49,8 @@ def train_affinity(context: Context) -> None:
 def train_segmenter(context: Context) -> None:
     """DeepLab on the pseudo labels."""
     settings, model = context.config.segmenter, context.deeplab()
-    mean, std = context.backbone.mean, context.backbone.std
-    transform = augment.segmenter_transform(crop=settings.crop, scale=settings.scale, flip=settings.flip, mean=mean, std=std)
+    facts = {"mean": context.backbone.mean, "std": context.backbone.std}
+    transform = augment.segmenter_transform(settings.crop, scale=settings.scale, flip=settings.flip, **facts)
     source = Extended(
         context.train_source, lambda record: {**record, "mask": read_mask(context.pseudo_label(record["id"]))}
     )

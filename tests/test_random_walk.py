@@ -126,9 +126,9 @@ def test_a_padded_image_walks_as_it_would_alone(border):
 def test_images_of_a_batch_walk_each_on_their_own():
     features, scores = random(2, 2, H, W, 4) * 0.4, random(3, 2, H, W, 2)
     sizes = jnp.array([[H, W], [6, 9]], jnp.int32)
-    batch = jax.jit(
-        jax.vmap(lambda f, s, size: rw.random_walk(s, rw.transition(f, radius=4, size=size), steps=32))
-    )(features, scores, sizes)
+    batch = jax.jit(jax.vmap(lambda f, s, size: rw.random_walk(s, rw.transition(f, radius=4, size=size), steps=32)))(
+        features, scores, sizes
+    )
     for i in range(2):
         alone = walk(scores[i], make(features[i], radius=4, size=sizes[i]), steps=32)
         np.testing.assert_allclose(batch[i], alone, atol=1e-5)
@@ -144,7 +144,7 @@ def test_chebyshev_series_is_the_power(steps):
 
 def test_errors_name_the_method_and_the_grids():
     t = make(random(0, H, W, 4), radius=4)
-    with pytest.raises(ValueError, match='method must be .*, got "?\'?power'):
+    with pytest.raises(ValueError, match="method must be .*, got \"?'?power"):
         rw.random_walk(jnp.zeros((H, W, 1)), t, method="power")
     with pytest.raises(ValueError, match="steps must be >= 0, got -1"):
         rw.random_walk(jnp.zeros((H, W, 1)), t, steps=-1)

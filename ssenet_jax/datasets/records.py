@@ -34,14 +34,18 @@ class Source(Protocol):
     def __getitem__(self, index: int) -> Record: ...
 
 
-def shrink(image: UInt8[np.ndarray, "h w *c"], max_side: int, *, nearest: bool = False) -> UInt8[np.ndarray, "h2 w2 *c"]:
+def shrink(
+    image: UInt8[np.ndarray, "h w *c"], max_side: int, *, nearest: bool = False
+) -> UInt8[np.ndarray, "h2 w2 *c"]:
     """An image, or with `nearest` a mask, whose longer side is at most `max_side` pixels; 0 leaves it as it is."""
     height, width = image.shape[:2]
     scale = max_side / max(height, width)
     if not 0 < scale < 1:
         return image
     size = max(1, round(width * scale)), max(1, round(height * scale))
-    return np.asarray(Image.fromarray(image).resize(size, Image.Resampling.NEAREST if nearest else Image.Resampling.BICUBIC))
+    return np.asarray(
+        Image.fromarray(image).resize(size, Image.Resampling.NEAREST if nearest else Image.Resampling.BICUBIC)
+    )
 
 
 class Shrunk:
