@@ -59,7 +59,7 @@ def refine_batch(images, cams, sizes, present, alphas: Iterable[float], options:
     kernels = jax_backend.kernels(images, sizes, **widths)
     compat = jnp.array([options["compat_gaussian"], options["compat_bilateral"]], jnp.float32)
     present = jnp.pad(present, ((0, 0), (1, 0)), constant_values=True)
-    scores = [add_background_power(cams, alpha) for alpha in alphas]
+    scores = [add_background_power(jnp.asarray(cams), alpha) for alpha in alphas]
     infer = functools.partial(jax_backend.infer, iterations=options["iterations"])
     return jnp.stack([infer(kernels, one, present, compat) for one in scores], axis=3)
 

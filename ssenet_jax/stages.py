@@ -26,23 +26,27 @@ class Stage(NamedTuple):
         run: does what is missing.
         needs: the stages whose results it reads.
         sections: the parts of the config that decide its result, beside those of the stages it needs.
+        writes: the folder of its results in the workdir.
     """
 
     run: Callable[[Context], None]
-    needs: tuple[str, ...] = ()
-    sections: tuple[str, ...] = ()
+    needs: tuple[str, ...]
+    sections: tuple[str, ...]
+    writes: str
 
 
 TABLE = {
-    "train_baseline": Stage(training_stages.train_baseline, (), ("init", "classifier")),
-    "infer_baseline_cams": Stage(inference_stages.infer_baseline_cams, ("train_baseline",), ("cam",)),
-    "train_classifier": Stage(training_stages.train_classifier, (), ("init", "classifier", "ser")),
-    "infer_cams": Stage(inference_stages.infer_cams, ("train_classifier",), ("cam",)),
-    "refine_seeds": Stage(inference_stages.refine_seeds, ("infer_cams",), ("crf",)),
-    "train_affinity": Stage(training_stages.train_affinity, ("refine_seeds",), ("affinity",)),
-    "propagate": Stage(inference_stages.propagate, ("infer_cams", "train_affinity"), ("random_walk",)),
-    "train_segmenter": Stage(training_stages.train_segmenter, ("propagate",), ("segmenter",)),
-    "segment": Stage(inference_stages.segment, ("train_segmenter",), ("segment",)),
+    "train_baseline": Stage(training_stages.train_baseline, (), ("init", "classifier"), "checkpoints/baseline"),
+    "infer_baseline_cams": Stage(inference_stages.infer_baseline_cams, ("train_baseline",), ("cam",), "baseline/cams"),
+    "train_classifier": Stage(
+        training_stages.train_classifier, (), ("init", "classifier", "ser"), "checkpoints/classifier"
+    ),
+    "infer_cams": Stage(inference_stages.infer_cams, ("train_classifier",), ("cam",), "cams"),
+    "refine_seeds": Stage(inference_stages.refine_seeds, ("infer_cams",), ("crf",), "seeds"),
+    "train_affinity": Stage(training_stages.train_affinity, ("refine_seeds",), ("affinity",), "checkpoints/affinity"),
+    "propagate": Stage(inference_stages.propagate, ("infer_cams", "train_affinity"), ("random_walk",), "pseudo_labels"),
+    "train_segmenter": Stage(training_stages.train_segmenter, ("propagate",), ("segmenter",), "checkpoints/segmenter"),
+    "segment": Stage(inference_stages.segment, ("train_segmenter",), ("segment",), "predictions"),
 }
 FINAL = {"evaluate": evaluate, "report": write_report}
 
@@ -99,7 +103,13 @@ def _run_stage(name: str, context: Context) -> None:
     if context.is_writer:
         artifacts.write_manifest(context.manifest(name), settings, complete=False)
     context.say(f"{name}")
-    TABLE[name].run(context)
+    try:
+        TABLE[name].run(context)
+    except Exception:
+        # settings that nothing was made with must not stand in the way of corrected ones
+        if context.is_writer and not any((context.workdir / TABLE[name].writes).glob("*")):
+            context.manifest(name).unlink()
+        raise
     hosts.wait_for_all(f"end of {name}")
     if context.is_writer:
         artifacts.write_manifest(context.manifest(name), settings, complete=True)

@@ -118,7 +118,8 @@ def test_photos_are_segmented_with_the_trained_network(tiny, tmp_path, capsys):
     photos = [str(tmp_path / "a.png"), str(tmp_path / "b.png")]
     assert main(["predict", TINY, f"--workdir={tiny}", f"--out={tmp_path / 'out'}", *photos]) == 0
     assert read_mask(tmp_path / "out" / "a.png").shape == (40, 50)
-    assert Image.open(tmp_path / "out" / "b_overlay.jpg").size == (30, 33)
+    with Image.open(tmp_path / "out" / "b_overlay.jpg") as overlay:
+        assert overlay.size == (30, 33)
     assert main(["predict", TINY, f"--workdir={tiny}", f"--out={tmp_path / 'out'}", str(tmp_path / "no.png")]) == 2
     assert "no.png" in capsys.readouterr().err
 
@@ -144,6 +145,13 @@ def test_bad_input_is_one_line_and_leaves_nothing_half_written(tmp_path, capsys,
     error = capsys.readouterr().err.strip().splitlines()[-1]
     assert error.startswith("ssenet: ") and message in error
     assert not list(tmp_path.rglob("*.part")) and not list(tmp_path.rglob("metrics/*"))
+
+
+def test_a_setting_that_failed_can_be_corrected(tmp_path, capsys):
+    run = ["run", TINY, f"--workdir={tmp_path}", "--stages=train_classifier"]
+    assert main([*run, "--config.init.weights=/nowhere/resnet.params"]) == 2
+    assert main([*run, "--config.classifier.batch_size=12"]) == 2
+    assert "does not divide" in capsys.readouterr().err.splitlines()[-1]
 
 
 def test_help_names_every_command(capsys):
