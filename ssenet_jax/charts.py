@@ -110,11 +110,12 @@ def _drawable(xs: Sequence[float], ys: Sequence[float], log_y: bool) -> list[tup
 
 def _linear_ticks(low: float, high: float) -> list[float]:
     """Multiples of 1, 2 or 5 times a power of ten that enclose the range."""
-    span = (high - low) or abs(high) or 1.0
+    # a range that the labels could not tell apart counts as one value
+    span = high - low if high - low > 1e-5 * abs(high) else abs(high) or 1.0
     decade = 10 ** math.floor(math.log10(span / 4))
     step = next(factor * decade for factor in (1, 2, 5, 10) if factor * decade >= span / 5)
     first, last = math.floor(low / step), math.ceil(high / step)
-    return [round(i * step, 12) for i in range(first, max(last, first + 1) + 1)]
+    return [float(f"{i * step:.9g}") for i in range(first, max(last, first + 1) + 1)]
 
 
 def _log_ticks(low: float, high: float) -> list[float]:

@@ -11,7 +11,6 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
-from ml_collections import ConfigDict
 from PIL import Image
 
 from ssenet_jax import artifacts, datasets
@@ -138,8 +137,9 @@ def own(tmp_path):
         (tmp_path / f"images/{name}.png").write_bytes(PNG)
         (tmp_path / f"masks/{name}.png").write_bytes(encoded(Image.fromarray(CLASSES)))
     (tmp_path / "train.csv").write_text("image,labels\na.png,elm\nb.png,oak\n")
-    folder = {"csv": "train.csv", "eval_csv": "", "images": "images", "masks": "masks"}
-    return ConfigDict({"name": "folder", "root": str(tmp_path), "on_error": "raise", "folder": folder})
+    data = paper_config().data
+    data.name, data.root, data.eval_split, data.folder.masks = "folder", str(tmp_path), "", "masks"
+    return data
 
 
 def ids(table):

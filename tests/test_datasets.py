@@ -4,10 +4,10 @@ import io
 
 import numpy as np
 import pytest
-from ml_collections import ConfigDict
 from PIL import Image
 
 from ssenet_jax import datasets
+from ssenet_jax.config import paper_config
 from ssenet_jax.datasets import checking
 from ssenet_jax.datasets.records import decode_image, decode_mask
 
@@ -141,14 +141,15 @@ def test_problems_names_each_record_once():
 
 @pytest.mark.parametrize("key, value", [("name", "coco"), ("on_error", "ignore")])
 def test_an_unknown_choice_is_an_error_that_lists_the_known(key, value):
-    config = ConfigDict({"name": "scenes", "on_error": "raise", **{key: value}})
+    config = paper_config().data
+    config[key] = value
     with pytest.raises(ValueError, match=rf"config.data.{key} is '{value}'; expected"):
         datasets.load(config, "train")
 
 
 def test_large_images_and_their_masks_are_shrunk_and_small_ones_left():
-    config = ConfigDict({"name": "scenes", "on_error": "raise", "max_side": 0})
-    config.scenes = ConfigDict({"seed": 0, "num_train": 2, "num_test": 1, "size": 64})
+    config = paper_config().data
+    config.name, config.scenes.num_train, config.scenes.size = "scenes", 2, 64
     whole = datasets.load(config, "train")[1]
     config.max_side = 32
     shrunk = datasets.load(config, "train")[1]

@@ -2,10 +2,10 @@
 
 import numpy as np
 import pytest
-from ml_collections import ConfigDict
 from PIL import Image
 
 from ssenet_jax import datasets
+from ssenet_jax.config import paper_config
 
 
 @pytest.fixture
@@ -19,8 +19,10 @@ def own(tmp_path):
     Image.new("L", (30, 22), 1).save(tmp_path / "masks/trip/three.png")
     (tmp_path / "train.csv").write_text("image,labels\none.jpg,oak; elm\ntwo.png,birch\ntrip/three.jpg,elm;\n")
     (tmp_path / "eval.csv").write_text("labels,image,note\nelm,held.jpg,x\n")
-    folder = {"csv": "train.csv", "eval_csv": "eval.csv", "images": "photos", "masks": "masks"}
-    return ConfigDict({"name": "folder", "root": str(tmp_path), "on_error": "raise", "folder": folder})
+    data = paper_config().data
+    data.name, data.root = "folder", str(tmp_path)
+    data.folder.eval_csv, data.folder.images, data.folder.masks = "eval.csv", "photos", "masks"
+    return data
 
 
 def test_classes_ids_labels_and_masks_come_from_the_files(own):

@@ -2,9 +2,9 @@
 
 import numpy as np
 import pytest
-from ml_collections import ConfigDict
 
 from ssenet_jax import datasets
+from ssenet_jax.config import paper_config
 from ssenet_jax.datasets.scenes import Scenes
 
 
@@ -51,8 +51,9 @@ def test_an_object_stands_out_from_the_ground_but_its_mean_colour_does_not_tell_
 
 
 def test_the_config_decides_count_size_and_ids():
-    scenes = {"seed": 3, "num_train": 4, "num_test": 2, "size": 40}
-    config = ConfigDict({"name": "scenes", "on_error": "skip", "scenes": scenes})
+    config = paper_config().data
+    config.name, config.on_error = "scenes", "skip"
+    config.scenes.seed, config.scenes.num_train, config.scenes.num_test, config.scenes.size = 3, 4, 2, 40
     train, test = datasets.load(config, "train"), datasets.load(config, "test")
     assert train.ids == ["train_00000", "train_00001", "train_00002", "train_00003"]
     assert test.ids == ["test_00000", "test_00001"] and test.has_masks

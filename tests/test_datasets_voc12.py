@@ -6,10 +6,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from ml_collections import ConfigDict
 from PIL import Image
 
 from ssenet_jax import datasets
+from ssenet_jax.config import paper_config
 from ssenet_jax.datasets import devkit
 
 OBJECT = "<object><name>{}</name><difficult>1</difficult><part><name>head</name></part></object>"
@@ -45,15 +45,9 @@ def voc(tmp_path):
     sbd.mkdir(parents=True)
     (sbd / "train.txt").write_text("2008_s\n2007_a\n")
     (sbd / "val.txt").write_text("2007_v\n")
-    return ConfigDict(
-        {
-            "name": "voc12",
-            "root": str(root.parent),
-            "sbd_root": str(sbd.parent),
-            "cache": str(tmp_path / "cache"),
-            "on_error": "raise",
-        }
-    )
+    data = paper_config().data
+    data.root, data.sbd_root, data.cache = str(root.parent), str(sbd.parent), str(tmp_path / "cache")
+    return data
 
 
 def test_records_hold_photo_labels_and_mask_in_the_order_of_the_list(voc):
