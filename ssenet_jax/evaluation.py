@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ssenet_jax import metrics
-from ssenet_jax.artifacts import read_arrays, read_mask
+from ssenet_jax.artifacts import read_arrays
 
 
 class Subject(NamedTuple):
@@ -21,8 +21,8 @@ class Subject(NamedTuple):
     config_hash: str
 
 
-def score_labels(subject: Subject, path_of: Callable[[str], Path]) -> dict | None:
-    """Scores the label PNGs that ``path_of`` gives for an image id.
+def score_labels(subject: Subject, labels_of: Callable[[str], np.ndarray]) -> dict | None:
+    """Scores the (h, w) class indices that ``labels_of`` gives for an image id.
 
     Returns:
         The record of a metrics file, or None when no image of the split has a mask.
@@ -30,7 +30,7 @@ def score_labels(subject: Subject, path_of: Callable[[str], Path]) -> dict | Non
     k = len(subject.source.class_names) + 1
     total, count = np.zeros((k, k), np.int64), 0
     for record in _with_masks(subject.source):
-        total += metrics.confusion_matrix(record["mask"], read_mask(path_of(record["id"])), k)
+        total += metrics.confusion_matrix(record["mask"], labels_of(record["id"]), k)
         count += 1
     return _record(subject, total, count) if count else None
 

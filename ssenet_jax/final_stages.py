@@ -2,6 +2,8 @@
 
 from collections.abc import Mapping
 
+import numpy as np
+
 from ssenet_jax import artifacts, evaluation, report
 from ssenet_jax.context import Context
 
@@ -40,7 +42,7 @@ def write_report(context: Context, settings: Mapping[str, dict]) -> None:
 def summary(context: Context) -> str:
     """The table of a run: one row a stage and split, in percent."""
     records = [artifacts.read_json(path) for path in (context.workdir / "metrics").glob("*.json")]
-    order = ("infer_baseline_cams", "infer_cams", "propagate", "segment")
+    order = ("infer_baseline_cams", "infer_cams", "refine_seeds", "propagate", "segment")
     records.sort(key=lambda record: (order.index(record["stage"]), record["split"]))
     rows = [f"{'stage':<22}{'split':<10}{'images':>7}{'alpha':>7}{'mIoU':>8}{'mFN':>8}{'mFP':>8}"]
     for r in records:
@@ -59,14 +61,24 @@ def _scores(context: Context, stage: str, config_hash: str) -> list[dict]:
 
     if stage in CAM_STAGES:
         records = _cam_scores(context, [subject(split) for split in context.sources], baseline=CAM_STAGES[stage])
+    elif stage == "refine_seeds":
+        records = [evaluation.score_labels(subject(data.train_split), lambda image_id: _seed_labels(context, image_id))]
     elif stage == "propagate":
-        records = [evaluation.score_labels(subject(data.train_split), context.pseudo_label)]
+        read = lambda image_id: artifacts.read_mask(context.pseudo_label(image_id))  # noqa: E731
+        records = [evaluation.score_labels(subject(data.train_split), read)]
     elif stage == "segment":
         split = context.prediction_split
-        records = [evaluation.score_labels(subject(split), lambda image_id: context.prediction(split, image_id))]
+        read = lambda image_id: artifacts.read_mask(context.prediction(split, image_id))  # noqa: E731
+        records = [evaluation.score_labels(subject(split), read)]
     else:
         records = []
     return [record for record in records if record is not None]
+
+
+def _seed_labels(context: Context, image_id: str) -> np.ndarray:
+    """The CRF's labels at the alpha that leaves most to the background: what AffinityNet takes as an object."""
+    low, classes = artifacts.read_arrays(context.seed(image_id), "low", "classes")
+    return np.concatenate([[0], classes + 1])[low.argmax(-1)]
 
 
 def _cam_scores(context: Context, subjects: list, *, baseline: bool) -> list[dict | None]:

@@ -24,6 +24,12 @@ VERIFY_HELP = """\
 Reads every image, mask and list that the config's section data names, and prints a table of what is wrong. The exit
 code is 1 when something is. Keys of the config are set with --config.KEY=VALUE.
 """
+IMPORT_HELP = """\
+Reads and checks a weight file (.params of MXNet, .pth or .pt of PyTorch, .npz; or the name efficientnet_lite0 for the
+packaged one) and writes a checkpoint, which --config.init.weights=DIR then names.
+  ssenet import-weights ilsvrc-cls_rna-a1_cls1000_ep-0001.params --model=cam --allow_missing=fc8 --out=weights/resnet38
+cam, affinity and segmenter are the networks on ResNet-38, cam and segmenter with as many classes as the file's fc8 has.
+"""
 PLAN_HELP = """\
 Compiles a training step for TPUs that are not here (pip install ssenet_jax[plan]) and prints what it takes of each
 device. With --topology=cuda:h100x8 the step is only lowered: the compiler's figures stay open.
@@ -57,28 +63,33 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="ssenet", description=about, allow_abbrev=False)
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
 
-    run = _command(commands, "run", _run, "run the stages of a config", RUN_HELP)
+    run = _configured(commands, "run", _run, "run the stages of a config", RUN_HELP)
     run.add_argument("--workdir", required=True, type=Path, help="where everything is written; a rerun goes on there")
     run.add_argument("--stages", default="", help="comma-separated; default: config.stages")
     run.add_argument("--coordinator", default="", metavar="HOST:PORT", help="process 0; found on Cloud TPU and Slurm")
     run.add_argument("--process_id", default=-1, type=int, metavar="I", help="of this process, counted from 0")
     run.add_argument("--num_processes", default=0, type=int, metavar="N", help="processes of the run")
 
-    predict = _command(commands, "predict", _predict, "segment photos with a trained network", PREDICT_HELP)
+    predict = _configured(commands, "predict", _predict, "segment photos with a trained network", PREDICT_HELP)
     predict.add_argument("--workdir", required=True, type=Path, help="the workdir of the run")
     predict.add_argument("--out", required=True, type=Path, help="folder for the results, made when absent")
     predict.add_argument("photos", nargs="+", type=Path)
 
-    _command(commands, "verify-data", _verify_data, "read every file of a data set", VERIFY_HELP)
+    _configured(commands, "verify-data", _verify_data, "read every file of a data set", VERIFY_HELP)
 
-    plan = _command(commands, "plan", _plan, "what a training takes on chips that are not here", PLAN_HELP)
+    plan = _configured(commands, "plan", _plan, "what a training takes on chips that are not here", PLAN_HELP)
     plan.add_argument("--topology", required=True, help="a TPU topology such as v5e:4x4, or cuda:h100x8")
     plan.add_argument("--training", default="classifier", help="baseline, classifier, affinity or segmenter")
+
+    weights = _command(commands, "import-weights", _import_weights, "turn a weight file into a checkpoint", IMPORT_HELP)
+    weights.add_argument("file", help="the weight file")
+    weights.add_argument("--model", required=True, help="cam, affinity, segmenter or efficientnet_lite0")
+    weights.add_argument("--out", required=True, type=Path, metavar="DIR", help="folder of the checkpoint; must be new")
+    weights.add_argument("--allow_missing", default="", metavar="NAMES", help="modules that FILE may lack: fc8,...")
     return parser
 
 
 def _command(commands, name: str, function: Callable, summary: str, description: str) -> argparse.ArgumentParser:
-    """A command that reads a config."""
     command = commands.add_parser(
         name,
         help=summary,
@@ -86,9 +97,15 @@ def _command(commands, name: str, function: Callable, summary: str, description:
         allow_abbrev=False,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    command.add_argument("--config", required=True, metavar="FILE[:ARG]", help="a config file, ARG to its get_config")
     command.add_argument("--traceback", action="store_true", help="show the whole traceback of an error")
     command.set_defaults(command=function)
+    return command
+
+
+def _configured(commands, *arguments) -> argparse.ArgumentParser:
+    """A command that reads a config."""
+    command = _command(commands, *arguments)
+    command.add_argument("--config", required=True, metavar="FILE[:ARG]", help="a config file, ARG to its get_config")
     return command
 
 
@@ -102,12 +119,15 @@ def load_config(path: str, overrides: list[str]) -> ConfigDict:
     file = path.partition(":")[0]
     if not Path(file).is_file():
         raise FileNotFoundError(f"the config {file} does not exist; give the path of one of the files in configs/")
-    stray = [word for word in overrides if not word.startswith("--config.")]
-    if stray:
-        raise ValueError(f"{stray[0]} is not an option of this command; see ssenet run --help")
+    _refuse([word for word in overrides if not word.startswith("--config.")])
     known = _parse([f"--config={path}"])
     _check_keys(known, overrides)
     return _parse([f"--config={path}", *overrides])
+
+
+def _refuse(stray: list[str]) -> None:
+    if stray:
+        raise ValueError(f"{stray[0]} is not an option of this command; --help after its name lists them")
 
 
 def _parse(arguments: list[str]) -> ConfigDict:
@@ -166,6 +186,16 @@ def _plan(options: argparse.Namespace, overrides: list[str]) -> int:
     from ssenet_jax import plan
 
     print(plan.table(plan.plan(config, options.topology, options.training)))
+    return 0
+
+
+def _import_weights(options: argparse.Namespace, overrides: list[str]) -> int:
+    _refuse(overrides)
+    from ssenet_jax.pretrained.convert import import_weights
+
+    modules = tuple(name for name in options.allow_missing.split(",") if name)
+    written = import_weights(options.file, options.model, options.out, allow_missing=modules)
+    print(f"{options.out}: {written} arrays")
     return 0
 
 

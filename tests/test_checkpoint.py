@@ -51,6 +51,15 @@ def test_a_checkpoint_of_8_devices_restores_on_any_number(saved, devices, spec):
     assert variables["params"]["b2_1"]["kernel"].sharding == NamedSharding(mesh, PartitionSpec(*spec))
 
 
+@pytest.mark.parametrize("spec", [("data",), ()])
+def test_a_checkpoint_of_one_device_restores_on_8(tmp_path, spec):
+    with Checkpoints(tmp_path / "run", keep=1) as checkpoints:
+        checkpoints.save(1, *trees(1, make_mesh(1), ()), {})
+        _, variables, momentum, _ = checkpoints.restore(*wanted(MESH, spec))
+    jax.tree.map(np.testing.assert_array_equal, (variables, momentum), jax.device_get(trees(1)))
+    assert variables["params"]["b2_1"]["kernel"].sharding == NamedSharding(MESH, PartitionSpec(*spec))
+
+
 def test_the_newest_stay(saved):
     assert sorted(path.name for path in saved.iterdir() if path.is_dir()) == ["2", "3"]
 

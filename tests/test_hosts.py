@@ -2,7 +2,9 @@
 
 import json
 import os
+import pickle
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -16,6 +18,7 @@ import pytest
 from ssenet_jax import hosts, inference_stages
 from ssenet_jax.checkpoint import load_variables
 from ssenet_jax.sharding import make_mesh
+from ssenet_jax.train import Preempted
 
 TESTS = Path(__file__).parent
 WORKER = """
@@ -26,9 +29,10 @@ hosts.join({coordinator!r}, int(sys.argv[1]), 2)
 import test_hosts
 test_hosts.work(sys.argv[2])
 """
-sys.path.insert(0, str(TESTS))  # the small training of test_train serves here too
+sys.path.insert(0, str(TESTS))  # the steps of test_devices and test_train serve here too
 
-from test_train import Batches, SmallNet, log_of, run  # noqa: E402
+from test_devices import assert_same_step, step_on  # noqa: E402
+from test_train import Batches, SmallNet, log_of, run, small_recipe  # noqa: E402
 
 
 class Part:
@@ -66,7 +70,29 @@ def work(folder):
     for index in share:
         (Path(folder) / f"{index}.done").touch()
     hosts.wait_for_all("shared")
-    print(json.dumps({"share": share, "devices": [jax.local_device_count(), jax.device_count()]}))
+    result = step_on(make_mesh())
+    if jax.process_index() == 0:
+        (Path(folder) / "step.pickle").write_bytes(pickle.dumps(result))
+    line = stopped_by_a_signal_to_one(folder)
+    devices = [jax.local_device_count(), jax.device_count()]
+    print(json.dumps({"share": share, "devices": devices, "stopped": line}))
+
+
+def stopped_by_a_signal_to_one(folder):
+    """What a long training says when only the second of its processes is told to stop."""
+
+    def stop(index):
+        if index == 3 and jax.process_index() == 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    variables = jax.device_get(SmallNet().init(jax.random.key(0), jnp.zeros((1, 12, 12, 3))))
+    batches, recipe = Part(Batches(on_step=stop), jax.process_index(), 2), small_recipe(steps=10_000)
+    quiet = {"checkpoint_every": 10_000, "log_every": 10_000}
+    try:
+        run(Path(folder) / "stopped", variables, make_mesh(), batches, recipe, **quiet)
+    except Preempted as stopped:
+        return str(stopped)
+    return "trained to its end"
 
 
 def first_two_steps(folder):
@@ -110,7 +136,12 @@ def test_two_processes_train_as_one_does(folders):
     folder, _ = folders
     assert_close(folder / "together", folder / "alone")
     losses = [[line["loss"] for line in log_of(folder / name)] for name in ("together", "alone")]
-    np.testing.assert_allclose(*losses, rtol=1e-5)
+    np.testing.assert_allclose(*losses, rtol=1e-6, atol=1e-6)
+
+
+def test_two_processes_take_the_same_step_of_resnet38(folders):
+    folder, _ = folders
+    assert_same_step(pickle.loads((folder / "step.pickle").read_bytes()), step_on(make_mesh(1)))
 
 
 def test_two_processes_go_on_where_one_stopped(folders):
@@ -123,6 +154,16 @@ def test_one_process_goes_on_where_two_stopped(folders):
     first_two_steps(folder / "together")
     train_in(folder / "together")
     assert_close(folder / "together", folder / "alone")
+
+
+def test_a_signal_to_one_process_stops_both_after_the_same_step(folders):
+    folder, printed = folders
+    lines = {output["stopped"] for output in printed}
+    (checkpoint,) = (folder / "stopped" / "checkpoints").iterdir()
+    assert lines == {
+        f"train_small was stopped after step {checkpoint.name} of 10000, saved in {checkpoint}; "
+        "run the same command again to go on"
+    }
 
 
 def test_every_image_falls_to_one_process(folders):

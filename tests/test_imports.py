@@ -15,8 +15,8 @@ PIPELINE = ("grain", "tensorflow_datasets", "array_record")
 
 # From the data to the command, as in the README's map.
 FLOW = (
-    "config artifacts datasets colour augment input models pretrained equivariance cam losses ser crf "
-    "affinity random_walk metrics optim sharding hosts checkpoint logs train_step objectives recipes "
+    "config artifacts datasets colour augment input models equivariance cam losses ser crf "
+    "affinity random_walk metrics optim sharding hosts checkpoint pretrained logs train_step objectives recipes "
     "train pictures charts seeds inference evaluation report context training_stages inference_stages "
     "final_stages stages predict verify chips plan main __main__"
 ).split()

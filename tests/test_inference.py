@@ -28,12 +28,12 @@ def images():
 def cam_alone(net, image, label, scales):
     """The fused CAM written plainly: one image, one scale and flip at a time, no padding."""
     model, variables = net
-    facts, total = BACKBONES[model.backbone], 0.0
+    apply, facts, total = jax.jit(model.apply), BACKBONES[model.backbone], 0.0
     for scale in scales:
         size = tuple(round(side * scale) for side in image.shape[:2])
         x = jnp.asarray(normalize(resize_image(image, size), facts.mean, facts.std))[None]
         for flip in (False, True):
-            cam = jax.nn.relu(model.apply(variables, x[:, :, ::-1] if flip else x)[0])
+            cam = jax.nn.relu(apply(variables, x[:, :, ::-1] if flip else x)[0])
             cam = resize_to(cam, image.shape[:2])
             total = total + (cam[:, :, ::-1] if flip else cam)
     total = np.asarray(total[0]) * label[None, None]

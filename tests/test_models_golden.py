@@ -12,17 +12,18 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
 from flax.traverse_util import flatten_dict
 
-from ssenet_jax import optim
+from ssenet_jax import inference, objectives, optim
 from ssenet_jax.cam import cam_to_labels, normalize_cam
-from ssenet_jax.equivariance import resize, resize_to
+from ssenet_jax.config import paper_config
+from ssenet_jax.equivariance import resize_to
 from ssenet_jax.models import BACKBONES, AffinityNet, CamNet
 from ssenet_jax.pretrained import from_torch
 from ssenet_jax.pretrained.names import resnet38_torch_name
-from ssenet_jax.ser import two_branch_loss
+from ssenet_jax.sharding import make_mesh
+from ssenet_jax.train_step import Recipe, create_state, make_step
 
 GOLDEN = Path(__file__).parent / "golden"
 SER_GROUPS = (
@@ -106,35 +107,67 @@ def test_first_scale_of_cam_inference_and_bfloat16(cam_net):
     assert (labels[0] == labels[1]).mean() > 0.98
 
 
-def test_three_training_steps_agree_with_the_authors(cam_net):
+def test_fused_cam_of_a_photo_and_its_labels(cam_net):
+    """From the photo's bytes: Pillow's bicubic at four scales, their mirror images, a padded batch."""
     model, variables = cam_net
+    theirs, scales, canvas = golden("cam"), (0.5, 1.0, 1.5, 2.0), (128, 168)
+    height, width = theirs["pred"].shape
+    batch = inference.views([theirs["image"]], canvas, scales, "resnet38", 1)
+    classes, present = inference.class_slots([theirs["labels"]], 1)
+    function = inference.cam_function(model, scales=scales, flip=True)
+    fused = function(variables, batch, classes, present, canvas=canvas)[:, :height, :width, :2]
+    assert relative_error(to_nchw(fused)[0, :, ::3, ::3], theirs["cam"]) < 1e-4
+    labels = np.asarray(cam_to_labels(fused, 0.2))[0]
+    labels = np.concatenate(([0], classes[0, :2] + 1))[labels]
+    assert (labels != theirs["pred"]).sum() <= labels.size // 10_000
+
+
+def test_three_training_steps_agree_with_the_authors(cam_net):
+    """With the training step and the loss that a run uses; dropout off, as in the stored steps."""
+    _, variables = cam_net
     theirs = golden("ser")
-    images = drawn_images(1, (2, 3, 112, 112))
+    published = paper_config().ser.to_dict()
+    recipe = Recipe(
+        loss_fn=objectives.classifier(CamNet(dropout=0.0), total_steps=10, **published),
+        groups=SER_GROUPS,
+        steps=10,
+        batch_size=2,
+        accumulate=1,
+        lr=0.001,
+        power=0.9,
+        momentum=5e-4,
+        seed=0,
+    )
+    state = create_state(jax.tree.map(jnp.copy, variables), recipe)
+    step = make_step(recipe, state, make_mesh(1))
     labels = jnp.zeros((2, 20)).at[[0, 0, 1], [2, 14, 7]].set(1.0)
-    tx = optim.sgd(variables["params"], SER_GROUPS, base_lr=0.001, total_steps=10, power=0.9, momentum=5e-4)
-    trainable, frozen = optim.split_trainable(variables["params"], SER_GROUPS)
-
-    def loss_fn(trainable, frozen, images):
-        inputs = {"params": optim.merge(trainable, frozen), "batch_stats": variables["batch_stats"]}
-        return two_branch_loss(lambda x: model.apply(inputs, x)[0], images, labels, resize(0.3))
-
-    @jax.jit
-    def step(trainable, state, frozen, images):
-        (loss, parts), gradients = jax.value_and_grad(loss_fn, has_aux=True)(trainable, frozen, images)
-        updates, state = tx.update(gradients, state, trainable)
-        return optax.apply_updates(trainable, updates), state, (loss, parts), gradients
-
-    state = tx.init(trainable)
+    batch = {"image": drawn_images(1, (2, 3, 112, 112)), "labels": labels}
     for index, tolerance in enumerate((1e-5, 1e-4, 5e-4)):
-        trainable, state, (loss, parts), gradients = step(trainable, state, frozen, images)
-        ours = [parts["loss_cls"], parts["loss_cls_s"], parts["loss_ser"], loss]
+        state, metrics = step(state, batch)
+        ours = [metrics[name] for name in ("loss_cls", "loss_cls_s", "loss_ser", "loss")]
         np.testing.assert_allclose(ours, theirs[f"losses{index}"], rtol=tolerance)
+        np.testing.assert_allclose(metrics["lr"], theirs[f"lr{index}"][0], rtol=1e-7)
         if index == 0:
-            check_gradients(gradients, theirs)
+            check_gradients(gradients_of_the_first_step(state, variables["params"]), theirs)
+    check_what_moved(state, variables, theirs)
+
+
+def gradients_of_the_first_step(state, params):
+    """The momentum starts as the gradient plus the decay."""
+    params = optim.flatten(params)
+    return {path: buffer - 5e-4 * params[path] for path, buffer in state.optimizer.momentum.items()}
+
+
+def check_what_moved(state, variables, theirs):
+    before = optim.flatten(variables["params"])
+    assert {path.split("/")[1] for path in state.frozen if path.endswith("kernel")} == {"conv1a", "b2", "b2_1", "b2_2"}
+    for path, leaf in state.frozen.items():
+        np.testing.assert_array_equal(leaf, before[path], err_msg=path)
+    jax.tree.map(np.testing.assert_array_equal, state.batch_stats, variables["batch_stats"])
     expected = dict(zip(theirs["param_norm_names"], theirs["param_norms"], strict=True))
-    for name, kernel in by_torch_name(trainable).items():
+    for name, kernel in by_torch_name(state.trainable).items():
         np.testing.assert_allclose(np.linalg.norm(np.float64(kernel)), expected[name], rtol=1e-6, err_msg=name)
-    fc8 = by_torch_name(trainable)["fc8.weight"][:, ::64, 0, 0]
+    fc8 = by_torch_name(state.trainable)["fc8.weight"][:, ::64, 0, 0]
     assert relative_error(fc8, theirs["fc8_after"]) < 1e-4
 
 

@@ -15,7 +15,7 @@ from ssenet_jax.main import main
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 TINY = f"--config={CONFIGS}/scenes.py:tiny"
-STAGES = ("infer_baseline_cams", "infer_cams", "propagate", "segment")
+STAGES = ("infer_baseline_cams", "infer_cams", "refine_seeds", "propagate", "segment")
 
 
 @pytest.fixture(scope="session")
@@ -61,7 +61,7 @@ def test_a_run_leaves_every_artifact_of_every_image(tiny):
 
 def test_every_stage_is_scored_on_every_split_that_has_masks(tiny):
     scored = {(record["stage"], record["split"]) for record in map(read_json, (tiny / "metrics").iterdir())}
-    assert scored == {(stage, "train") for stage in STAGES[:3]} | {
+    assert scored == {(stage, "train") for stage in STAGES[:4]} | {
         (stage, "test") for stage in (*STAGES[:2], "segment")
     }
     record = read_json(tiny / "metrics" / "infer_cams.train.json")

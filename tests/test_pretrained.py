@@ -1,7 +1,9 @@
 """Names and layouts of imported weights: what fits is placed exactly, what does not is listed in one error."""
 
 import importlib.util
+import os
 from pathlib import Path
+from xml.etree import ElementTree
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +17,7 @@ from ssenet_jax.models.efficientnet_lite import EfficientNetLite0
 from ssenet_jax.pretrained import from_mxnet, from_torch, load, load_weights, read_weights
 from ssenet_jax.pretrained.names import resnet38_mxnet_name, resnet38_torch_name
 
+VOC = Path(os.environ.get("SSENET_DATA", Path(__file__).parents[2] / "shared")) / "VOCdevkit" / "VOC2012"
 MODEL = CamNet(num_classes=3, width=1 / 16)
 
 
@@ -114,17 +117,44 @@ def test_an_absent_package_says_what_to_install(monkeypatch):
         load_weights("efficientnet_lite0", MODEL, {})
 
 
-def test_lite0_recognises_a_photo():
-    """Matplotlib's portrait of Rear Admiral Hopper: gown 400, mortarboard 667, military uniform 652 lead by far."""
-    import matplotlib
-
+@pytest.fixture(scope="module")
+def imagenet_scores():
+    """Crops (n, 224, 224, 3) -> scores of ImageNet's 1,000 classes by the packaged EfficientNet-Lite0."""
     weights = read_weights(load.lite0_path())
     variables = from_torch(weights, CamNet(backbone="efficientnet_lite0"), allow_missing=("fc8",))
     backbone = {kind: tree["backbone"] for kind, tree in variables.items()}
-    photo = Image.open(Path(matplotlib.get_data_path()) / "sample_data" / "grace_hopper.jpg").convert("RGB")
-    pixels = np.asarray(photo.resize((256, 303)).crop((16, 39, 240, 263)), np.float32)
     facts = BACKBONES["efficientnet_lite0"]
-    images = ((pixels - np.float32(facts.mean)) / np.float32(facts.std))[None]
-    features, _ = jax.jit(EfficientNetLite0(output_stride=32).apply)(backbone, images)
-    scores = np.asarray(features).mean((1, 2)) @ weights["_fc.weight"].T + weights["_fc.bias"]
-    assert set(scores[0].argsort()[-3:]) == {400, 667, 652}
+    network = jax.jit(EfficientNetLite0(output_stride=32).apply)
+
+    def scores(crops):
+        images = (np.stack(crops).astype(np.float32) - np.float32(facts.mean)) / np.float32(facts.std)
+        features, _ = network(backbone, images)
+        return np.asarray(features).mean((1, 2)) @ weights["_fc.weight"].T + weights["_fc.bias"]
+
+    return scores
+
+
+def center_crop(photo):
+    scale = 256 / min(photo.size)
+    photo = photo.convert("RGB").resize([round(side * scale) for side in photo.size], Image.Resampling.BICUBIC)
+    left, top = (photo.width - 224) // 2, (photo.height - 224) // 2
+    return np.asarray(photo.crop((left, top, left + 224, top + 224)))
+
+
+def test_lite0_recognises_a_photo(imagenet_scores):
+    """Matplotlib's portrait of Rear Admiral Hopper: gown 400, mortarboard 667, military uniform 652 lead by far."""
+    import matplotlib
+
+    photo = Image.open(Path(matplotlib.get_data_path()) / "sample_data" / "grace_hopper.jpg")
+    assert set(imagenet_scores([center_crop(photo)])[0].argsort()[-3:]) == {400, 667, 652}
+
+
+@pytest.mark.skipif(not VOC.is_dir(), reason="SSENET_DATA holds no VOCdevkit/VOC2012 with photos of dogs")
+def test_lite0_says_dog_for_dogs(imagenet_scores):
+    crops = []
+    for name in (VOC / "ImageSets" / "Segmentation" / "val.txt").read_text().split():
+        objects = ElementTree.parse(VOC / "Annotations" / f"{name}.xml").iter("object")
+        if {node.findtext("name") for node in objects} == {"dog"}:
+            crops.append(center_crop(Image.open(VOC / "JPEGImages" / f"{name}.jpg")))
+    best = imagenet_scores(crops[:8]).argmax(1)
+    assert len(best) == 8 and np.isin(best, np.arange(151, 269)).sum() >= 7  # ImageNet's breeds of dogs

@@ -4,6 +4,7 @@ import json
 import os
 import re
 import signal
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -11,8 +12,9 @@ import numpy as np
 import pytest
 from flax import linen as nn
 
-from ssenet_jax import objectives, train
+from ssenet_jax import objectives, stages, train
 from ssenet_jax.checkpoint import load_variables
+from ssenet_jax.main import load_config, main
 from ssenet_jax.sharding import global_batch, make_mesh, place
 from ssenet_jax.train_step import Recipe, create_state, make_step, state_shardings, variables_of
 
@@ -140,6 +142,25 @@ def test_preempted_and_resumed_equals_undisturbed_to_the_bit(tmp_path, undisturb
     else:
         (line,) = log_of(tmp_path)
         assert line["loss"] == pytest.approx(np.mean([e["loss"] for e in expected[:3]]), rel=1e-12)
+
+
+@pytest.mark.parametrize("when", ["in a stage that trains", "in another stage"])
+def test_the_command_ends_a_stopped_run_with_0_and_a_line(tmp_path, monkeypatch, capsys, when):
+    def stop(*arguments):
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    if when == "in a stage that trains":
+        monkeypatch.setattr(train.Progress, "advance", stop)
+        expected = rf"train_classifier was stopped after step \d of 4, saved in {tmp_path}/checkpoints/classifier/\d; "
+    else:
+        row = stages.TABLE["train_classifier"]._replace(run=stop)
+        monkeypatch.setitem(stages.TABLE, "train_classifier", row)
+        expected = f"train_classifier was stopped; what it wrote stays in {tmp_path}; "
+    config = Path(__file__).parents[1] / "configs" / "scenes.py"
+    assert main(["run", f"--config={config}:tiny", f"--workdir={tmp_path}", "--stages=train_classifier"]) == 0
+    assert re.fullmatch(f"{expected}run the same command again to go on\n", capsys.readouterr().out)
+    with pytest.raises(ValueError, match="infer_cams reads what train_classifier writes"):
+        stages.run_stages(load_config(f"{config}:tiny", []), tmp_path, ("infer_cams",))
 
 
 @pytest.fixture(scope="module")

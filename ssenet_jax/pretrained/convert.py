@@ -1,0 +1,83 @@
+"""Turns a weight file into a checkpoint, which a config names as `init.weights`."""
+
+import functools
+import tempfile
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+
+import flax.linen as nn
+import jax
+import numpy as np
+from flax.traverse_util import flatten_dict, unflatten_dict
+
+from ssenet_jax.checkpoint import Checkpoints
+from ssenet_jax.models import AffinityNet, CamNet, DeepLab
+from ssenet_jax.pretrained.load import place, read_weights, shapes_of
+
+NETWORKS: dict[str, Callable[..., nn.Module]] = {
+    "cam": CamNet,
+    "affinity": AffinityNet,
+    "segmenter": DeepLab,
+    "efficientnet_lite0": functools.partial(CamNet, backbone="efficientnet_lite0"),
+}
+
+
+def import_weights(file: str | Path, network: str, out: Path, *, allow_missing: Iterable[str] = ()) -> int:
+    """Writes what a weight file holds of a network as a checkpoint, under a temporary name until it is complete.
+
+    Modules that the file lacks are not in the checkpoint either: who loads it names them again.
+
+    Args:
+        file: a .params, .pth, .pt or .npz file, or "efficientnet_lite0" for the packaged one.
+        network: a key of `NETWORKS`. For "efficientnet_lite0" the classifier fc8 may always be missing.
+        out: a folder that does not exist yet.
+        allow_missing: modules that the file may lack, such as "fc8".
+
+    Returns:
+        The number of arrays written.
+
+    Raises:
+        OSError: there is no such file.
+        ValueError: the file is damaged or does not fit, an unknown name, or `out` exists.
+    """
+    if network not in NETWORKS:
+        raise ValueError(f"--model is {network!r}; expected one of {', '.join(NETWORKS)}")
+    if out.exists():
+        raise ValueError(f"{out} exists already; give --out another name")
+    arrays = read_weights(file)
+    model = NETWORKS[network](**_classes(arrays, network))
+    shapes = shapes_of(model)
+    allowed = {*allow_missing, *(("fc8",) if network == "efficientnet_lite0" else ())}
+    _check_modules(allowed, shapes)
+    try:
+        leaves = flatten_dict(place(arrays, model, shapes, allow_missing=allowed))
+    except ValueError as error:
+        raise ValueError(f"{file}: {error}") from error
+    found = {path: leaf for path, leaf in leaves.items() if not isinstance(leaf, jax.ShapeDtypeStruct)}
+    _write(unflatten_dict(found), out)
+    return len(found)
+
+
+def _classes(arrays: Mapping[str, np.ndarray], network: str) -> dict[str, int]:
+    """How many classes the file's classifier has, if it has one."""
+    heads = [array for name, array in arrays.items() if name in ("fc8.weight", "module.fc8.weight")]
+    return {"num_classes": heads[0].shape[0]} if heads and heads[0].ndim == 4 and network != "affinity" else {}
+
+
+def _check_modules(names: Iterable[str], shapes: Mapping) -> None:
+    paths = flatten_dict(shapes)
+    unknown = sorted(set(names) - {module for path in paths for module in path[1:-1]})
+    if unknown:
+        heads = sorted({path[1] for path in paths} - {"backbone"})
+        raise ValueError(f"the network has no module {unknown[0]} to be missing; on its backbone it has {heads}")
+
+
+def _write(variables: dict, out: Path) -> None:
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as temporary:
+        written = Path(temporary) / "checkpoint"
+        # orbax takes no empty tree, and there is no momentum yet
+        with Checkpoints(written, keep=1) as checkpoints:
+            checkpoints.save(0, variables, {"none": np.zeros(1, np.float32)}, {})
+            checkpoints.wait()
+        written.rename(out)
