@@ -29,8 +29,8 @@ def get_config(size="full"):
     classifier.steps, classifier.batch_size, classifier.lr, classifier.weight_decay = 1200, 8, 0.15, 1e-4
     classifier.long_edge = (96, 96)  # no crop loses the small part that tells the class
     classifier.brightness = classifier.contrast = classifier.saturation = classifier.hue = 0.0
-    config.ser.rate, config.ser.eta = 0.5, 0.1  # from scratch a heavier regulariser leaves CAMs of single points
-    config.ser.classes, config.ser.eta_warmup = "present", 0.5
+    # from scratch: a heavier regulariser, or one from the first step, leaves CAMs of single points
+    config.ser.rate, config.ser.eta, config.ser.eta_warmup = 0.5, 0.01, 0.5
 
     config.cam.scales = (0.5, 1.0, 1.5)
     config.evaluate.best_alpha = True

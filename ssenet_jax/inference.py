@@ -102,9 +102,11 @@ def cam_function(model: Any, *, scales: Sequence[float], flip: bool) -> Callable
             cam, _ = model.apply(variables, images, sizes=sizes)
             repeats = images.shape[0] // classes.shape[0]
             wanted = jnp.tile(classes, (repeats, 1))[:, None, None]
-            return jax.nn.relu(jnp.take_along_axis(cam.astype(jnp.float32), wanted, axis=3))
+            cam = jnp.take_along_axis(cam.astype(jnp.float32), wanted, axis=3)
+            # the authors' network enlarges the map to its own input before the relu
+            return jax.nn.relu(resize_valid(cam, output_size(sizes, model.backbone), sizes, images.shape[1:3]))
 
-        cams = _multi_scale(network, batch, canvas, lambda sizes: output_size(sizes, model.backbone), flip)
+        cams = _multi_scale(network, batch, canvas, lambda sizes: sizes, flip)
         return fuse_scales((cams * present[:, None, None])[None])
 
     return jax.jit(fused, static_argnames="canvas")

@@ -40,7 +40,7 @@ def classifier(
 ) -> LossFn:
     """The classifier's loss with the scale equivariance regulariser, or, with `eta` 0, without its second branch.
 
-    With `norm="batch"` the running statistics follow the large branch and then the small one.
+    With `norm="batch"` each branch is normalised by its own batch, and the running statistics follow the large one.
 
     Args:
         model: CamNet.
@@ -56,10 +56,10 @@ def classifier(
     operator = equivariance.resize(rate) if eta else None
 
     def loss_fn(params, batch_stats, batch, rng, step):
-        statistics = [batch_stats]
+        statistics = []
 
         def cam_fn(images, rng):
-            cam, updated = _apply(model, params, statistics[-1], images, rng)
+            cam, updated = _apply(model, params, batch_stats, images, rng)
             statistics.append(updated)
             return cam
 
@@ -67,10 +67,10 @@ def classifier(
         if not eta:
             scores = jnp.mean(cam_fn(images, rng), axis=(1, 2))
             loss = jnp.mean(multilabel_soft_margin_loss(scores, labels))
-            return loss, (statistics[-1], {"loss_cls": loss})
+            return loss, (statistics[0], {"loss_cls": loss})
         ser = {"cam_size": cam_size, "normalize": normalize, "classes": classes, "p": p}
         loss, metrics = two_branch_loss(cam_fn, images, labels, operator, eta=eta_at(step), rng=rng, **ser)
-        return loss, (statistics[-1], metrics)
+        return loss, (statistics[0], metrics)
 
     return loss_fn
 

@@ -33,8 +33,8 @@ def cam_alone(net, image, label, scales):
         size = tuple(round(side * scale) for side in image.shape[:2])
         x = jnp.asarray(normalize(resize_image(image, size), facts.mean, facts.std))[None]
         for flip in (False, True):
-            cam = jax.nn.relu(apply(variables, x[:, :, ::-1] if flip else x)[0])
-            cam = resize_to(cam, image.shape[:2])
+            cam = resize_to(apply(variables, x[:, :, ::-1] if flip else x)[0], size)
+            cam = resize_to(jax.nn.relu(cam), image.shape[:2])
             total = total + (cam[:, :, ::-1] if flip else cam)
     total = np.asarray(total[0]) * label[None, None]
     return total / (total.max((0, 1), keepdims=True) + 1e-5)
