@@ -46,8 +46,9 @@ def one_by_one(model, variables, images):
 
     @jax.jit
     def view(variables, image):
-        cam = jax.nn.relu(model.apply(variables, jnp.concatenate([image, image[:, :, ::-1]]))[0])
-        return jnp.stack([cam[0], cam[1, :, ::-1]])[..., np.array(PRESENT)]
+        cam = model.apply(variables, jnp.concatenate([image, image[:, :, ::-1]]))[0][..., np.array(PRESENT)]
+        cam = jax.nn.relu(resize_to(cam, image.shape[1:3]))
+        return jnp.stack([cam[0], cam[1, :, ::-1]])
 
     full_size = jax.jit(lambda cam, size: resize_to(cam, size).sum(0), static_argnums=1)
 

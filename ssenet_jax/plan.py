@@ -38,6 +38,7 @@ class Plan(NamedTuple):
 
     Attributes:
         devices, training, batch_size, steps: of what.
+        images: of the training split.
         parameters: of the network.
         state: bytes on each device of parameters, statistics and momentum.
         cost: of a step.
@@ -48,6 +49,7 @@ class Plan(NamedTuple):
     training: str
     batch_size: int
     steps: int
+    images: int
     parameters: int
     state: int
     cost: Cost
@@ -63,11 +65,11 @@ class Step:
     """The training step of a config on some devices, at any batch size."""
 
     def __init__(self, config: ConfigDict, training: str, devices: Devices):
-        num_classes, num_images = _size_of_data(config.data)
+        num_classes, self.images = _size_of_data(config.data)
         model = recipes.network(config, training, num_classes)
         image = jax.ShapeDtypeStruct((1, 64, 64, 3), jnp.float32)
         self.devices, self.training = devices, training
-        self.recipe = recipes.build(config, training, model, num_images)
+        self.recipe = recipes.build(config, training, model, self.images)
         self.variables = jax.eval_shape(model.init, jax.random.key(0), image)
         self._state = jax.eval_shape(lambda variables: create_state(variables, self.recipe), self.variables)
         self._shard_params = config.mesh.shard_params
@@ -82,7 +84,12 @@ class Step:
     def compile(self, batch_size: int) -> Cost:
         """Compiles the step for TPUs that are not here."""
         what = f"{self.training}, batch {batch_size}, for {self.devices.topology}"
-        print(f"compiling {what}", file=sys.stderr, flush=True)
+        print(f"compiling {what}: takes minutes", file=sys.stderr, flush=True)
+        cost = self._compile(batch_size)
+        print(f"{what}: {cost.peak / GIB:.2f} GiB{'' if cost.fits else ', too much'}", file=sys.stderr, flush=True)
+        return cost
+
+    def _compile(self, batch_size: int) -> Cost:
         traced = self._step(batch_size).trace(*self._shapes(batch_size))
         try:
             program = traced.lower(lowering_platforms=("tpu",)).compile()
@@ -136,6 +143,7 @@ def plan(config: ConfigDict, topology: str, training: str = "classifier") -> Pla
         training=training,
         batch_size=step.recipe.batch_size,
         steps=step.recipe.steps,
+        images=step.images,
         parameters=sum(leaf.size for leaf in jax.tree.leaves(step.variables["params"])),
         state=step.state_bytes(),
         cost=cost,
@@ -181,7 +189,7 @@ def bytes_asked_for(message: str) -> int:
 
 def _size_of_data(data: ConfigDict) -> tuple[int, int]:
     """Foreground classes and training images, without reading an image."""
-    if data.name == "voc12" and not data.root:
+    if data.name == "voc12" and not data.root and data.train_split in VOC_IMAGES:
         return 20, VOC_IMAGES[data.train_split]
     source = datasets.open_listed(data, data.train_split)
     return len(source.class_names), len(source)
@@ -204,7 +212,7 @@ def table(found: Plan) -> str:
         "FLOPs a step, a device": f"{cost.flops / 1e12:.2f} T" if cost.fits else "known when it fits",
         "collectives a step, a device": f"{cost.collectives / 2**20:.0f} MiB",
         f"a step at {USED_OF_PEAK:.0%} of the peak": f"{found.seconds * 1e3:.0f} ms",
-        "steps": f"{found.steps}",
+        "steps": f"{found.steps} ({found.images} training images)",
         "the run": f"{found.seconds * found.steps / 3600:.2f} hours",
         "largest batch that fits": largest.get(found.largest, f"{found.largest}"),
     }

@@ -55,6 +55,7 @@ def test_a_checkpoint_of_8_devices_restores_on_any_number(saved, devices, spec):
 def test_a_checkpoint_of_one_device_restores_on_8(tmp_path, spec):
     with Checkpoints(tmp_path / "run", keep=1) as checkpoints:
         checkpoints.save(1, *trees(1, make_mesh(1), ()), {})
+        checkpoints.wait()
         _, variables, momentum, _ = checkpoints.restore(*wanted(MESH, spec))
     jax.tree.map(np.testing.assert_array_equal, (variables, momentum), jax.device_get(trees(1)))
     assert variables["params"]["b2_1"]["kernel"].sharding == NamedSharding(MESH, PartitionSpec(*spec))
