@@ -87,6 +87,8 @@ def _tpu_devices(topology: str) -> list:
             "or plan for cuda"
         )
     os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")  # or libtpu asks the cloud's metadata server where it is
+    os.environ.setdefault("TPU_WORKER_HOSTNAMES", "localhost")  # or it complains that there are none
+    os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")  # or one plan at a time, and none after one was killed
     try:
         return topologies.get_topology_desc(platform="tpu", topology_name=topology).devices
     except jax.errors.JaxRuntimeError as error:
