@@ -39,6 +39,7 @@ def get_config(size="full"):
     affinity = config.affinity
     affinity.init, affinity.steps, affinity.lr = "classifier", 200, 0.02
     affinity.hue = 0.0
+    config.random_walk.steps, config.random_walk.alpha = 16, 0.3  # the grid is 12 x 12
 
     segmenter = config.segmenter
     segmenter.init, segmenter.steps, segmenter.lr = "classifier", 300, 0.05
