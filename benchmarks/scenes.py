@@ -24,8 +24,10 @@ ROWS = {
 }
 
 
-def mean_and_range(values: list[float]) -> str:
-    return f"{sum(values) / len(values):.1f} ({min(values):.1f} to {max(values):.1f})"
+def mean_and_range(fractions: list[float | None]) -> str:
+    """In percent, over the seeds for which the figure is defined."""
+    values = [100 * fraction for fraction in fractions if fraction is not None]
+    return f"{sum(values) / len(values):.1f} ({min(values):.1f} to {max(values):.1f})" if values else "undefined"
 
 
 def main():
@@ -43,7 +45,7 @@ def main():
             found = [read_json(workdir / "metrics" / f"{stage}.{split}.json") for workdir in workdirs]
             row = {"stage": name, "split": f"{split} ({found[0]['num_images']})"}
             for title, key in (("mIoU, %", "miou"), ("mFN, %", "m_fn"), ("mFP, %", "m_fp")):
-                row[title] = mean_and_range([100 * one[key] for one in found])
+                row[title] = mean_and_range([one[key] for one in found])
             row["alpha"] = ", ".join("" if one["alpha"] is None else f"{one['alpha']:g}" for one in found)
             rows.append(row)
     report("scenes", rows, f"{arguments.seeds} seeds; mean (range).")
