@@ -46,14 +46,15 @@ def _compare(folder: Path, kills: int, rng: random.Random) -> int:
     print("undisturbed: " + ", ".join(f"{stage} {seconds[stage]:.1f} s" for stage in NAMED))
     targets = sorted((NAMED[i % len(NAMED)] for i in range(kills)), key=NAMED.index)
     for number, stage in enumerate(targets, 1):
-        where = _run(folder / "killed", stage, rng.uniform(0, seconds[stage]))
+        where = _run(folder / "killed", stage, rng.uniform(0, 0.9 * seconds[stage]))
         print(f"kill {number:2} {where}", flush=True)
     _run(folder / "killed")
     return _report(_results(folder / "alone"), _results(folder / "killed"))
 
 
 def _run(workdir: Path, stage: str = "", delay: float = 0.0):
-    """Runs the pipeline: each stage's seconds. Or kills it `delay` seconds into a stage: a line that says so."""
+    """Runs the pipeline: each stage's seconds. Or kills it `delay` seconds into a stage, or into the first one after it
+    that is not done yet: a line that says so."""
     command = [sys.executable, "-m", "ssenet_jax", "run", f"--config={CONFIG}:tiny", f"--workdir={workdir}"]
     streams = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True}
     process = subprocess.Popen(command, **streams, start_new_session=True)
@@ -63,7 +64,7 @@ def _run(workdir: Path, stage: str = "", delay: float = 0.0):
         if line.strip() in NAMED:
             last = line.strip()
             began[last] = time.monotonic()
-        if stage and last == stage:
+        if stage and last in NAMED[NAMED.index(stage) :]:
             try:
                 process.wait(delay)
             except subprocess.TimeoutExpired:
@@ -73,12 +74,12 @@ def _run(workdir: Path, stage: str = "", delay: float = 0.0):
     code = process.wait()
     if stage and code == -signal.SIGKILL:
         passed = [line for line in rest if line.strip() in NAMED]
-        return f"{delay:5.2f} s into {stage}" + (f", then in {passed[-1].strip()}" if passed else "")
+        return f"{delay:5.2f} s into {last}" + (f", then in {passed[-1].strip()}" if passed else "")
     if code != 0:
         raise RuntimeError(f"the run ended with {code}:\n" + "".join(output[-20:]) + "\n".join(rest[-20:]))
     if stage:
         return f"{delay:5.2f} s into {stage}: it had ended before"
-    ends = [*list(began.values())[1:], time.monotonic()]
+    ends = [*began.values(), time.monotonic()][1:]
     return {name: end - start for (name, start), end in zip(began.items(), ends, strict=True)}
 
 
