@@ -42,7 +42,7 @@ def write_report(context: Context, settings: Mapping[str, dict]) -> None:
 def summary(context: Context) -> str:
     """The table of a run: one row a stage and split, in percent."""
     records = [artifacts.read_json(path) for path in (context.workdir / "metrics").glob("*.json")]
-    order = ("infer_baseline_cams", "infer_cams", "refine_seeds", "propagate", "segment")
+    order = list(report.STAGE_TITLES)
     records.sort(key=lambda record: (order.index(record["stage"]), record["split"]))
     rows = [f"{'stage':<22}{'split':<10}{'images':>7}{'alpha':>7}{'mIoU':>8}{'mFN':>8}{'mFP':>8}"]
     for r in records:
@@ -59,17 +59,16 @@ def _scores(context: Context, stage: str, config_hash: str) -> list[dict]:
         source = context.sources[split]
         return evaluation.Subject(stage, split, source, f"masks of {data.name} {split}", config_hash)
 
+    labels_of = {
+        "refine_seeds": lambda image_id: _seed_labels(context, image_id),
+        "propagate": lambda image_id: artifacts.read_mask(context.pseudo_label(image_id)),
+        "segment": lambda image_id: artifacts.read_mask(context.prediction(context.prediction_split, image_id)),
+    }
     if stage in CAM_STAGES:
         records = _cam_scores(context, [subject(split) for split in context.sources], baseline=CAM_STAGES[stage])
-    elif stage == "refine_seeds":
-        records = [evaluation.score_labels(subject(data.train_split), lambda image_id: _seed_labels(context, image_id))]
-    elif stage == "propagate":
-        read = lambda image_id: artifacts.read_mask(context.pseudo_label(image_id))  # noqa: E731
-        records = [evaluation.score_labels(subject(data.train_split), read)]
-    elif stage == "segment":
-        split = context.prediction_split
-        read = lambda image_id: artifacts.read_mask(context.prediction(split, image_id))  # noqa: E731
-        records = [evaluation.score_labels(subject(split), read)]
+    elif stage in labels_of:
+        split = context.prediction_split if stage == "segment" else data.train_split
+        records = [evaluation.score_labels(subject(split), labels_of[stage])]
     else:
         records = []
     return [record for record in records if record is not None]
