@@ -194,7 +194,7 @@ def check_gradients(gradients, theirs):
     expected = dict(zip(theirs["grad_names"], theirs["grad_norms"], strict=True))
     assert ours.keys() == expected.keys()
     for name, norm in expected.items():
-        # the deepest are the furthest off: b3.conv_branch2a by 1.04e-4, b3_1's by 8.3e-5, outside b3 and b4 all under 1e-5
+        # the nearest to the input are the furthest off, by 1.04e-4 and 8.3e-5; outside b3 and b4 all are under 1e-5
         tolerance = 2e-4 if name == "b3.conv_branch2a.weight" else 1e-4 if name.startswith(("b3", "b4")) else 1e-5
         np.testing.assert_allclose(norm_in_float32(ours[name]), norm, rtol=tolerance, err_msg=name)
     assert relative_error(ours["fc8.weight"][:, ::64, 0, 0], theirs["fc8_grad"]) < 1e-4
