@@ -5,7 +5,7 @@ import pytest
 
 from ssenet_jax import datasets
 from ssenet_jax.config import paper_config
-from ssenet_jax.datasets.scenes import Scenes
+from ssenet_jax.datasets.scenes import Scenes, draw_scene
 
 
 @pytest.fixture(scope="module")
@@ -15,11 +15,17 @@ def scenes():
 
 def test_a_scene_depends_on_seed_split_and_index_alone(scenes):
     again = Scenes("train", seed=0, count=20, size=96)
-    for key in ("image", "mask", "labels"):
-        np.testing.assert_array_equal(again[7][key], scenes[7][key])
+    for drawn in (again[7]["image"], again[7]["mask"]), draw_scene(np.random.default_rng((0, 0, 7)), 96):
+        np.testing.assert_array_equal(drawn[0], scenes[7]["image"])
+        np.testing.assert_array_equal(drawn[1], scenes[7]["mask"])
     others = [Scenes("train", seed=1, count=20, size=96)[7], Scenes("test", seed=0, count=20, size=96)[7], again[8]]
     for other in others:
         assert (other["image"] != scenes[7]["image"]).any()
+
+
+def test_a_scene_that_is_kept_cannot_be_changed(scenes):
+    with pytest.raises(ValueError, match="read-only"):
+        scenes[0]["image"][:] = 0
 
 
 def test_labels_are_the_classes_of_the_mask_and_each_is_visible(scenes):

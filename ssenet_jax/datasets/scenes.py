@@ -5,6 +5,7 @@ tells its class. A classifier finds the part; a mask needs the body (METHOD: the
 """
 
 import dataclasses
+import functools
 import math
 
 import numpy as np
@@ -16,6 +17,7 @@ from ssenet_jax.datasets.records import Record, multi_hot
 CLASS_NAMES = tuple(art.PARTS)
 SPLITS = ("train", "test")
 MIN_SIZE = 32
+REMEMBERED, REMEMBERED_SIZE = 2048, 96  # the latest scenes of at most this size are kept: 75 MB
 
 GROUNDS = (  # dark and light ends of each ground's texture
     ((0.16, 0.24, 0.13), (0.44, 0.52, 0.26)),
@@ -95,10 +97,20 @@ class Scenes:
         return len(self.ids)
 
     def __getitem__(self, index: int) -> Record:
-        rng = np.random.default_rng((self._seed, SPLITS.index(self._split), range(len(self.ids))[index]))
-        image, mask = draw_scene(rng, self._size)
+        draw = _remembered if self._size <= REMEMBERED_SIZE else _draw_numbered
+        image, mask = draw(self._seed, SPLITS.index(self._split), range(len(self.ids))[index], self._size)
         labels = multi_hot(np.setdiff1d(mask, [0]).astype(int) - 1, len(CLASS_NAMES))
         return {"id": self.ids[index], "image": image, "labels": labels, "mask": mask}
+
+
+def _draw_numbered(seed: int, split: int, index: int, size: int):
+    image, mask = draw_scene(np.random.default_rng((seed, split, index)), size)
+    image.flags.writeable = mask.flags.writeable = False
+    return image, mask
+
+
+# drawing takes half as long as a training step on the scene, which every epoch and stage needs again
+_remembered = functools.lru_cache(REMEMBERED)(_draw_numbered)
 
 
 def draw_scene(rng: np.random.Generator, size: int) -> tuple[UInt8[np.ndarray, "h w 3"], UInt8[np.ndarray, "h w"]]:
