@@ -39,7 +39,7 @@ def get_config(size="full"):
     affinity = config.affinity
     affinity.init, affinity.steps, affinity.lr = "classifier", 200, 0.02
     affinity.hue = 0.0
-    config.random_walk.steps, config.random_walk.alpha = 4, 0.3  # the grid is 12 x 12: a step reaches a third of it
+    config.random_walk.steps, config.random_walk.alpha = 4, 0.36  # the grid is 12 x 12: a step reaches a third of it
 
     segmenter = config.segmenter
     segmenter.init, segmenter.steps, segmenter.batch_size, segmenter.lr = "classifier", 700, 8, 0.02
