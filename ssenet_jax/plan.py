@@ -203,7 +203,7 @@ def table(found: Plan) -> str:
         peak = f"known after compiling there; it has {memory[3:]}"
     else:
         peak = f"{cost.peak / GIB:.2f} {memory}{'' if cost.fits else ': does not fit'}"
-    largest = {None: "known after compiling there", 0: "none; see mesh.shard_params and the training's crop"}
+    largest = {None: "known after compiling there", 0: "none; see remat, mesh.shard_params and the training's crop"}
     rows = {
         "training": f"{found.training}, batch {found.batch_size}, {devices.count} devices ({devices.topology})",
         "parameters": f"{found.parameters / 1e6:.1f} million",

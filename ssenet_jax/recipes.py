@@ -22,7 +22,7 @@ def network(config: ConfigDict, training: str, num_classes: int) -> nn.Module:
         training: one of TRAININGS.
         num_classes: c, the foreground classes of the data set.
     """
-    keywords: dict[str, Any] = {**config.model, "dtype": jnp.dtype(config.dtype)}
+    keywords: dict[str, Any] = {**config.model, "dtype": jnp.dtype(config.dtype), "remat": config.remat}
     del keywords["frozen"]
     if training == "affinity":
         return AffinityNet(**keywords)

@@ -154,6 +154,39 @@ def test_bfloat16_keeps_float32_parameters_and_output(narrow_lite):
     assert np.abs(cam - expected).max() < 6e-2 * np.abs(expected).max()
 
 
+def squared_cam(model, batch_stats, images, params):
+    """A loss in training mode, and the new statistics."""
+    settings = {"train": True, "rngs": {"dropout": jax.random.key(1)}, "mutable": ["batch_stats"]}
+    (cam, _), updated = model.apply({"params": params, "batch_stats": batch_stats}, images, **settings)
+    return jnp.mean(cam**2), updated["batch_stats"]
+
+
+@pytest.mark.parametrize("backbone", BACKBONES)
+def test_remat_keeps_less_for_the_gradient(backbone):
+    kept = []
+    for remat in (False, True):
+        model = CamNet(backbone=backbone, width=NARROW, norm="batch", remat=remat)
+        variables = jax.eval_shape(model.init, jax.random.key(0), IMAGES)
+
+        def backward(params, model=model, stats=variables["batch_stats"]):
+            stats = jax.tree.map(lambda x: jnp.zeros(x.shape), stats)
+            return jax.vjp(partial(squared_cam, model, stats, jnp.zeros((4, 64, 64, 3))), params, has_aux=True)[1]
+
+        kept.append(sum(leaf.size for leaf in jax.tree.leaves(jax.eval_shape(backward, variables["params"]))))
+    assert kept[1] < 0.5 * kept[0]
+
+
+def test_remat_does_not_change_gradients_and_statistics():
+    images = jax.random.normal(jax.random.key(5), (2, 32, 32, 3))
+    results = []
+    for remat in (False, True):
+        model = CamNet(width=1 / 32, norm="batch", num_classes=3, remat=remat)
+        variables = variables_of(model)
+        gradient = jax.jit(jax.grad(partial(squared_cam, model, variables["batch_stats"], images), has_aux=True))
+        results.append(gradient(variables["params"]))
+    jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-5), *results)
+
+
 @pytest.mark.parametrize(
     ("shape", "kernel", "pads", "stride", "dilation"),
     [

@@ -10,7 +10,7 @@ class Backbone(NamedTuple):
     """Facts of a backbone.
 
     Args:
-        build: makes the module; takes width, norm, dtype and name.
+        build: makes the module; takes width, norm, dtype, dropout, remat and name.
         output_stride: pixels a cell of conv6 and of the CAM spans.
         tap_strides: the same for conv4, conv5 and conv6.
         mean: subtracted from an image with values 0 to 255, a channel.

@@ -10,7 +10,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from ssenet_jax.models.layers import Conv, DepthwiseConv, Norm, relu6, scale_width, strided_sizes
+from ssenet_jax.models.layers import Conv, DepthwiseConv, Norm, relu6, rematerialised, scale_width, strided_sizes
 
 
 class _Stage(NamedTuple):
@@ -73,6 +73,7 @@ class EfficientNetLite0(nn.Module):
     norm: str = "frozen"
     dtype: jnp.dtype = jnp.float32
     dropout: float = 1.0
+    remat: bool = False
     output_stride: int = 16
 
     @nn.compact
@@ -82,6 +83,7 @@ class EfficientNetLite0(nn.Module):
         stem = Conv(scale_width(32, self.width), 3, 2, padding="same", dtype=self.dtype, name="conv_stem")
         x = relu6(Norm(self.norm, _EPSILON, self.dtype, name="bn0")(stem(images, sizes), train))
         sizes = strided_sizes(sizes, 2)
+        block = rematerialised(InvertedResidual, self.remat)
         stage_outputs = []
         index = 0
         for number, stage in enumerate(_STAGES):
@@ -89,7 +91,7 @@ class EfficientNetLite0(nn.Module):
             for repeat in range(stage.repeats):
                 first = repeat == 0
                 stride = stage.stride if first and not dense else 1
-                x = InvertedResidual(
+                x = block(
                     scale_width(stage.channels, self.width),
                     stage.kernel,
                     stride,

@@ -51,6 +51,7 @@ class _Network(nn.Module):
         norm: "frozen" or "batch", for the backbone's norms (see `layers.Norm`).
         dtype: of the computation; parameters and statistics stay float32, and so does the output.
         dropout: factor on the published dropout rates; a narrow network from scratch learns faster with less.
+        remat: keep only the blocks' inputs for the gradient and compute the rest again: less memory, more time.
     """
 
     backbone: str = "resnet38"
@@ -58,6 +59,7 @@ class _Network(nn.Module):
     norm: str = "frozen"
     dtype: jnp.dtype = jnp.float32
     dropout: float = 1.0
+    remat: bool = False
 
     def run_backbone(self, images, train, sizes):
         if self.backbone not in BACKBONES:
@@ -68,7 +70,7 @@ class _Network(nn.Module):
             raise ValueError("sizes was given with train=True; padded batches are for inference, train on equal crops")
         build = BACKBONES[self.backbone].build
         settings = {"width": self.width, "norm": self.norm, "dtype": self.dtype, "dropout": self.dropout}
-        network = build(**settings, name="backbone")
+        network = build(**settings, remat=self.remat, name="backbone")
         return network(images, train, sizes)
 
 

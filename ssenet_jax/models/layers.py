@@ -76,6 +76,11 @@ def _same_pads(length: int, reach: int, stride: int) -> tuple[int, int]:
     return total // 2, total - total // 2
 
 
+def rematerialised(block: type[nn.Module], remat: bool) -> type[nn.Module]:
+    """The class of a block `(x, sizes, train)`; with `remat` its activations are computed again for its gradient."""
+    return nn.remat(block, static_argnums=(3,)) if remat else block
+
+
 @jax.custom_vjp
 def pointwise(x: Float[Array, "n h w i"], kernel: Float[Array, "i o"]) -> Float[Array, "n h w o"]:
     """A 1x1 convolution as a matrix product."""

@@ -6,7 +6,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from ssenet_jax.models.layers import Conv, Norm, channel_dropout, scale_width, strided_sizes
+from ssenet_jax.models.layers import Conv, Norm, channel_dropout, rematerialised, scale_width, strided_sizes
 
 
 class _Block(NamedTuple):
@@ -87,6 +87,7 @@ class ResNet38(nn.Module):
     norm: str = "frozen"
     dtype: jnp.dtype = jnp.float32
     dropout: float = 1.0
+    remat: bool = False
 
     @nn.compact
     def __call__(
@@ -97,16 +98,17 @@ class ResNet38(nn.Module):
 
         x = Conv(channels(64), 3, dtype=self.dtype, name="conv1a")(images, sizes)
         taps = {}
+        basic, bottleneck = (rematerialised(block, self.remat) for block in (BasicBlock, BottleneckBlock))
         for block in _BLOCKS:
             settings = (channels(block.middle), channels(block.out), block.stride, block.first_dilation, block.dilation)
-            module = BasicBlock(*settings, self.norm, self.dtype, name=block.name)
+            module = basic(*settings, self.norm, self.dtype, name=block.name)
             x, activated = module(x, sizes, train)
             sizes = strided_sizes(sizes, block.stride)
             if block.name == "b5":
                 taps["conv4"] = activated
-        b6 = BottleneckBlock(channels(2048), 4, 0.3 * self.dropout, self.norm, self.dtype, name="b6")
+        b6 = bottleneck(channels(2048), 4, 0.3 * self.dropout, self.norm, self.dtype, name="b6")
         x, taps["conv5"] = b6(x, sizes, train)
-        b7 = BottleneckBlock(channels(4096), 4, 0.5 * self.dropout, self.norm, self.dtype, name="b7")
+        b7 = bottleneck(channels(4096), 4, 0.5 * self.dropout, self.norm, self.dtype, name="b7")
         x, _ = b7(x, sizes, train)
         taps["conv6"] = nn.relu(Norm(self.norm, dtype=self.dtype, name="bn7")(x, train))
         return taps["conv6"], taps
