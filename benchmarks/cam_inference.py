@@ -1,6 +1,6 @@
 """CAMs of photos of every size: padded to a few shapes, against one image at a time with each size compiled.
 
-    SSENET_DATA=../shared python benchmarks/cam_inference.py [--images=24] [--width=0.25] [--batch_size=4]
+    SSENET_DATA=../shared python benchmarks/cam_inference.py [--images=233] [--width=0.0625] [--batch_size=1]
 
 Both ways use four scales and the mirror image, new random weights and 20 classes of which three are present. Each way
 runs once over all images, compilation included and no cache of it on disk, since that is what the comparison is about.
@@ -66,9 +66,9 @@ def one_by_one(model, variables, images):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--images", type=int, default=24)
-    parser.add_argument("--width", type=float, default=0.25)
-    parser.add_argument("--batch_size", type=int, default=4)
+    parser.add_argument("--images", type=int, default=233)
+    parser.add_argument("--width", type=float, default=1 / 16)
+    parser.add_argument("--batch_size", type=int, default=1)
     parser.add_argument("--bucket", type=int, default=128)
     arguments = parser.parse_args()
     jax.config.update("jax_enable_compilation_cache", False)
