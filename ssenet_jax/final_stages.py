@@ -43,7 +43,7 @@ def summary(context: Context) -> str:
     """The table of a run: one row a stage and split, in percent."""
     records = [artifacts.read_json(path) for path in (context.workdir / "metrics").glob("*.json")]
     if not records:
-        return "no split has masks, so nothing was scored"
+        return "nothing was scored: no stage has results on a split with masks"
     order = list(report.STAGE_TITLES)
     records.sort(key=lambda record: (order.index(record["stage"]), record["split"]))
     rows = [f"{'stage':<22}{'split':<10}{'images':>7}{'alpha':>7}{'mIoU':>8}{'mFN':>8}{'mFP':>8}"]

@@ -76,10 +76,10 @@ def test_every_stage_is_scored_on_every_split_that_has_masks(tiny):
     assert read_json(tiny / "metrics" / "infer_cams.test.json")["alpha"] == record["alpha"]
 
 
-def test_a_run_on_photos_without_masks_says_that_nothing_was_scored(tmp_path, capsys):
+def test_a_report_without_results_says_that_nothing_was_scored(tmp_path, capsys):
     assert main(["run", TINY, f"--workdir={tmp_path}", "--stages=report"]) == 0
     table, report = capsys.readouterr().out.splitlines()
-    assert "no split has masks" in table and "report.html" in report
+    assert "nothing was scored" in table and "report.html" in report
 
 
 def test_the_report_is_one_page_with_every_stage(tiny):
