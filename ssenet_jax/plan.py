@@ -154,21 +154,27 @@ def plan(config: ConfigDict, topology: str, training: str = "classifier") -> Pla
 def largest_batch(step: Step, known: Cost) -> int:
     """The largest batch whose step the compiler takes, in whole rows a device and micro-batch; 0 when there is none.
 
+    Memory grows about evenly with the rows. The search ends at a compiled batch that fits when the next one was refused,
+    or would be by the line through the last two sizes: three or four compilations in all.
+
     Args:
         step: to compile.
         known: its cost at the recipe's batch size.
     """
     unit = step.devices.count * step.recipe.accumulate
-    rows = step.recipe.batch_size // unit
-    base, memory = step.state_bytes(), step.devices.each.memory
+    rows, peak = step.recipe.batch_size // unit, known.peak
+    last_rows, last_peak = 0, step.state_bytes()
     fits, too_many = (rows, math.inf) if known.fits else (0, rows)
-    while too_many - fits > 1:
-        # memory beside the state grows about evenly with the rows
-        guess = rows * (memory - base) // max(known.peak - base, 1)
-        rows = int(min(max(guess, fits + 1), too_many - 1))
+    while True:
+        a_row = max((peak - last_peak) / (rows - last_rows), 2**20)
+        guess = rows + math.floor((step.devices.each.memory - peak) / a_row)
+        guess = min(max(guess, fits, 1), too_many - 1)
+        if guess == fits:
+            return fits * unit
+        last_rows, last_peak, rows = rows, peak, guess
         known = step.compile(rows * unit)
+        peak = known.peak
         fits, too_many = (rows, too_many) if known.fits else (fits, rows)
-    return fits * unit
 
 
 def collective_bytes(program: str) -> int:
