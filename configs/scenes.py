@@ -26,18 +26,18 @@ def get_config(size="full"):
         training.batch_size, training.crop = 16, 96
 
     classifier = config.classifier
-    classifier.steps, classifier.batch_size, classifier.lr, classifier.weight_decay = 2200, 8, 0.1, 1e-4
+    classifier.steps, classifier.batch_size, classifier.lr, classifier.weight_decay = 2200, 8, 0.06, 1e-4
     classifier.long_edge = (96, 96)  # no crop loses the small part that tells the class
     classifier.brightness = classifier.contrast = classifier.saturation = classifier.hue = 0.0
-    # at half the size the telling part is lost; a heavier regulariser, or one from the first step, leaves narrow CAMs
-    config.ser.rate, config.ser.eta, config.ser.eta_warmup = 0.75, 0.2, 0.5
+    # at half the size the telling part is lost; a regulariser heavy from the first step keeps it from being found
+    config.ser.rate, config.ser.eta_warmup = 0.75, 1.0
 
     config.cam.scales = (0.5, 1.0, 1.5)
     config.evaluate.best_alpha = True
     config.crf.sxy_bilateral = 20.0
 
     affinity = config.affinity
-    affinity.init, affinity.steps, affinity.lr = "classifier", 200, 0.02
+    affinity.init, affinity.steps, affinity.batch_size, affinity.lr = "classifier", 500, 8, 0.1
     affinity.hue = 0.0
     config.random_walk.steps, config.random_walk.alpha = 4, 0.36  # the grid is 12 x 12: a step reaches a third of it
 

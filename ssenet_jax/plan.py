@@ -154,8 +154,8 @@ def plan(config: ConfigDict, topology: str, training: str = "classifier") -> Pla
 def largest_batch(step: Step, known: Cost) -> int:
     """The largest batch whose step the compiler takes, in whole rows a device and micro-batch; 0 when there is none.
 
-    Memory grows about evenly with the rows. The search ends at a compiled batch that fits when the next one was refused,
-    or would be by the line through the last two sizes: three or four compilations in all.
+    Memory grows about evenly with the rows. The search ends at a batch that fits when the next one was refused, or
+    would be by the line through the last two sizes: three or four compilations in all.
 
     Args:
         step: to compile.

@@ -164,8 +164,8 @@ def _sample_creature(rng, size: int, radius: float) -> _Creature:
     """A body of one of the shared families, and the place of its part; the part lies inside the picture."""
     margin = 0.75 * radius
     cy, cx = rng.uniform(margin, size - margin, 2) if margin < size / 2 else (size / 2, size / 2)
-    part_radius = radius * rng.uniform(0.30, 0.38)
-    turn, offset = rng.uniform(0, 2 * math.pi), radius * rng.uniform(0.1, 0.36)
+    part_radius = radius * rng.uniform(0.36, 0.44)
+    turn, offset = rng.uniform(0, 2 * math.pi), radius * rng.uniform(0.1, 0.32)
     part = np.clip((cy + offset * math.sin(turn), cx + offset * math.cos(turn)), part_radius, size - part_radius)
     return _Creature(
         label=int(rng.integers(len(CLASS_NAMES))),
