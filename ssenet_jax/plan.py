@@ -154,8 +154,8 @@ def plan(config: ConfigDict, topology: str, training: str = "classifier") -> Pla
 def largest_batch(step: Step, known: Cost) -> int:
     """The largest batch whose step the compiler takes, in whole rows a device and micro-batch; 0 when there is none.
 
-    Memory grows about evenly with the rows. The search ends at a batch that fits when the next one was refused, or
-    would be by the line through the last two sizes: three or four compilations in all.
+    Each try is where the line through the last two sizes meets the memory. Close to it the compiler computes values
+    anew instead of keeping them, and the line flattens; the search ends when a try would gain less than a sixteenth.
 
     Args:
         step: to compile.
@@ -169,7 +169,7 @@ def largest_batch(step: Step, known: Cost) -> int:
         a_row = max((peak - last_peak) / (rows - last_rows), 2**20)
         guess = rows + math.floor((step.devices.each.memory - peak) / a_row)
         guess = min(max(guess, fits, 1), too_many - 1)
-        if guess == fits:
+        if guess - fits <= fits // 16:
             return fits * unit
         last_rows, last_peak, rows = rows, peak, guess
         known = step.compile(rows * unit)
@@ -186,8 +186,11 @@ def collective_bytes(program: str) -> int:
 
 
 def bytes_asked_for(message: str) -> int:
-    """The bytes that a program needs which the compiler refused; it says "Used 20.5G of 15.75G hbm"."""
-    used = re.search(r"Used ([\d.]+)([KMG]) of", message)
+    """The bytes that a program needs which the compiler refused.
+
+    It says "Used 20.5G of 15.75G hbm", or "HLO temporaries (17.90G) exceeds available HBM (15.75G)".
+    """
+    used = re.search(r"(?:Used |\()([\d.]+)([KMG])(?: of|\) exceeds)", message)
     if used is None:
         raise ValueError(f"the compiler lacked memory and does not say how much: {message.splitlines()[0]}")
     return int(float(used[1]) * 1024 ** (1 + "KMG".index(used[2])))

@@ -25,9 +25,18 @@ def test_collectives_count_once_with_what_they_give():
     assert plan.collective_bytes(PROGRAM) == 8 * 4 * 4 + (8 * 4 + 4 * 2) + 16 * 4
 
 
-def test_a_refusal_of_the_compiler_says_what_it_needs():
-    message = "RESOURCE_EXHAUSTED: Ran out of memory in memory space hbm. Used 20.50G of 15.75G hbm. Exceeded"
+@pytest.mark.parametrize(
+    "message",
+    [
+        "RESOURCE_EXHAUSTED: Ran out of memory in memory space hbm. Used 20.50G of 15.75G hbm. Exceeded",
+        "RESOURCE_EXHAUSTED: the total memory required for HLO temporaries (20.50G) exceeds available HBM (15.75G).",
+    ],
+)
+def test_a_refusal_of_the_compiler_says_what_it_needs(message):
     assert plan.bytes_asked_for(message) == int(20.5 * 2**30)
+
+
+def test_a_refusal_without_a_figure_is_one_line():
     with pytest.raises(ValueError, match="does not say how much"):
         plan.bytes_asked_for("RESOURCE_EXHAUSTED: no")
 
