@@ -152,10 +152,11 @@ def plan(config: ConfigDict, topology: str, training: str = "classifier") -> Pla
 
 
 def largest_batch(step: Step, known: Cost) -> int:
-    """The largest batch whose step the compiler takes, in whole rows a device and micro-batch; 0 when there is none.
+    """The largest batch whose step the compiler takes, within an eighth; 0 when there is none.
 
-    Each try is where the line through the last two sizes meets the memory. Close to it the compiler computes values
-    anew instead of keeping them, and the line flattens; the search ends when a try would gain less than a sixteenth.
+    Batches are whole rows a device and micro-batch. Each try is where the line through the last two sizes meets the
+    memory. Close to it the compiler computes values anew instead of keeping them, and the line flattens and misleads:
+    a try is then no more than halfway from what fits to what was refused.
 
     Args:
         step: to compile.
@@ -166,9 +167,10 @@ def largest_batch(step: Step, known: Cost) -> int:
     last_rows, last_peak = 0, step.state_bytes()
     fits, too_many = (rows, math.inf) if known.fits else (0, rows)
     while True:
-        a_row = max((peak - last_peak) / (rows - last_rows), 2**20)
-        guess = rows + math.floor((step.devices.each.memory - peak) / a_row)
-        guess = min(max(guess, fits, 1), too_many - 1)
+        bytes_per_row = max((peak - last_peak) / (rows - last_rows), 2**20)
+        guess = rows + math.floor((step.devices.each.memory - peak) / bytes_per_row)
+        most = (fits + too_many) / 2 if fits else too_many - 1
+        guess = int(min(max(guess, fits, 1), most))
         if guess - fits <= fits // 16:
             return fits * unit
         last_rows, last_peak, rows = rows, peak, guess

@@ -69,6 +69,19 @@ def test_the_largest_batch_is_found_in_a_few_tries(batch_size, memory, accumulat
     assert len(step.tried) <= 4
 
 
+def test_the_search_ends_soon_where_the_compiler_saves_memory_near_the_limit():
+    class Saving(Pretended):
+        def compile(self, batch_size):
+            self.tried.append(batch_size)
+            rows = batch_size // 4
+            gib = 1 + 0.5 * rows if rows <= 24 else 13 + 0.1 * (rows - 24)
+            return plan.Cost(gib <= 14.9, int(gib * chips.GIB), math.nan, 0)
+
+    step = Saving(16, 16)
+    assert 4 * 43 * 7 / 8 <= plan.largest_batch(step, step.compile(16)) <= 4 * 43
+    assert len(step.tried) <= 6
+
+
 def test_cuda_is_planned_without_a_compiler():
     config = load_config(f"{CONFIGS}/scenes.py:tiny", [])
     one, eight = (plan.plan(config, topology, "segmenter") for topology in ("cuda", "cuda:a100x8"))
