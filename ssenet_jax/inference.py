@@ -4,6 +4,7 @@ A padded image gives inside its valid area what the image alone would give (``si
 serves every image of a bucket.
 """
 
+import functools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, NamedTuple
@@ -89,7 +90,8 @@ def _multi_scale(network: Callable, batch: Views, canvas: tuple[int, int], strid
     return total
 
 
-def cam_function(model: Any, *, scales: Sequence[float], flip: bool) -> Callable:
+@functools.cache  # the classifiers with and without the second branch share the compiled programs
+def cam_function(model: Any, *, scales: tuple[float, ...], flip: bool) -> Callable:
     """Builds the fused multi-scale CAM of a batch of records (METHOD: CAM inference).
 
     Returns:

@@ -4,7 +4,6 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 from ml_collections import ConfigDict
@@ -87,18 +86,16 @@ def _start(context: Context, model: nn.Module, init: str) -> dict:
     Raises:
         ValueError: for another ``init``, or weights that do not fit.
     """
-    shape = jnp.zeros((1, 64, 64, 3), jnp.float32)
-    variables = jax.jit(model.init)(jax.random.key(context.config.seed), shape)
+    variables = pretrained.shapes_of(model)
     if init == "classifier":
         trained = load_variables(context.checkpoints("classifier"), "train_classifier")
-        return {kind: {**tree, "backbone": trained[kind]["backbone"]} for kind, tree in variables.items()}
-    if init != "weights":
+        variables = {kind: {**tree, "backbone": trained[kind]["backbone"]} for kind, tree in variables.items()}
+    elif init != "weights":
         raise ValueError(f"init is {init!r}; it must be 'weights' (those of init.weights) or 'classifier'")
-    weights = context.config.init.weights
-    if not weights:
-        return variables
-    heads = [name for name in variables["params"] if name != "backbone"]
-    return pretrained.load_weights(weights, model, variables, allow_missing=heads)
+    elif weights := context.config.init.weights:
+        heads = [name for name in variables["params"] if name != "backbone"]
+        variables = pretrained.load_weights(weights, model, variables, allow_missing=heads)
+    return pretrained.initialise_missing(model, variables, context.config.seed)
 
 
 def _fit(

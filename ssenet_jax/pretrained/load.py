@@ -1,5 +1,6 @@
 """Puts arrays that were read from a file into a model's variables, strictly."""
 
+import functools
 import importlib.util
 import re
 from collections.abc import Iterable, Mapping
@@ -40,14 +41,13 @@ def from_torch(state_dict: Mapping[str, np.ndarray], model: nn.Module, *, allow_
         ValueError: lists every name that is missing, unexpected, wrongly shaped, not of floats or not finite.
     """
     filled = _fill(state_dict, shapes_of(model), TORCH_NAMES[model.backbone], TORCH_DROPPED, allow_missing)
-    return _initialise_missing(model, filled)
+    return initialise_missing(model, filled)
 
 
 def from_mxnet(params: Mapping[str, np.ndarray], model: nn.Module, *, allow_missing: Iterable[str] = ()) -> dict:
     """The same from the names of the published MXNet file of ResNet-38; `allow_missing` must name the heads."""
-    return _initialise_missing(
-        model, _fill(params, shapes_of(model), _mxnet_names(model), MXNET_DROPPED, allow_missing)
-    )
+    filled = _fill(params, shapes_of(model), _mxnet_names(model), MXNET_DROPPED, allow_missing)
+    return initialise_missing(model, filled)
 
 
 def load_weights(
@@ -124,16 +124,17 @@ def shapes_of(model: nn.Module) -> Mapping:
     return jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 32, 32, 3), jnp.float32))
 
 
-def _initialise_missing(model: nn.Module, variables: Mapping) -> dict:
-    """Gives initial values to leaves that are still shapes, and compiles nothing for the others."""
+def initialise_missing(model: nn.Module, variables: Mapping, seed: int = 0) -> dict:
+    """Gives leaves that are still shapes the initial values of ``key(seed)``; compiles nothing for the others."""
     leaves = flatten_dict(variables)
-    missing = [path for path, leaf in leaves.items() if isinstance(leaf, jax.ShapeDtypeStruct)]
+    missing = tuple(path for path, leaf in leaves.items() if isinstance(leaf, jax.ShapeDtypeStruct))
+    return unflatten_dict(leaves | (_initial(model, missing, jax.random.key(seed)) if missing else {}))
 
-    def initialise():
-        initial = flatten_dict(model.init(jax.random.key(0), jnp.zeros((1, 32, 32, 3), jnp.float32)))
-        return {path: initial[path] for path in missing}
 
-    return unflatten_dict(leaves | (jax.jit(initialise)() if missing else {}))
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _initial(model: nn.Module, paths: tuple[tuple[str, ...], ...], key: jax.Array) -> dict:
+    variables = flatten_dict(model.init(key, jnp.zeros((1, 32, 32, 3), jnp.float32)))
+    return {path: variables[path] for path in paths}
 
 
 def _fill(
