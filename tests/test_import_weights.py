@@ -11,8 +11,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from ssenet_jax.checkpoint import Checkpoints
 from ssenet_jax.main import main
 from ssenet_jax.models import AffinityNet, CamNet, DeepLab
-from ssenet_jax.pretrained import convert, load_weights
-from ssenet_jax.pretrained.load import shapes_of
+from ssenet_jax.pretrained import convert, load_weights, shapes_of
 from ssenet_jax.pretrained.names import resnet38_torch_name
 
 NARROW = {
