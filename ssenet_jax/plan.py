@@ -6,10 +6,9 @@ import sys
 from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
 from ml_collections import ConfigDict
 
-from ssenet_jax import datasets, recipes
+from ssenet_jax import datasets, pretrained, recipes
 from ssenet_jax.chips import GIB, Devices, devices_of
 from ssenet_jax.train_step import create_state, make_step, state_shardings
 
@@ -67,10 +66,9 @@ class Step:
     def __init__(self, config: ConfigDict, training: str, devices: Devices):
         num_classes, self.images = _size_of_data(config.data)
         model = recipes.network(config, training, num_classes)
-        image = jax.ShapeDtypeStruct((1, 64, 64, 3), jnp.float32)
         self.devices, self.training = devices, training
         self.recipe = recipes.build(config, training, model, self.images)
-        self.variables = jax.eval_shape(model.init, jax.random.key(0), image)
+        self.variables = pretrained.shapes_of(model)
         self._state = jax.eval_shape(lambda variables: create_state(variables, self.recipe), self.variables)
         self._shard_params = config.mesh.shard_params
         self._batch = recipes.batch_shapes(config, training, num_classes, self.recipe.batch_size)

