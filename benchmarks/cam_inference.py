@@ -14,10 +14,10 @@ import jax.numpy as jnp
 import numpy as np
 from timing import photos, report
 
-from ssenet_jax import inference
-from ssenet_jax.augment import normalize, resize_image
+from ssenet_jax.datasets.augment import normalize, resize_image
 from ssenet_jax.equivariance import resize_to
 from ssenet_jax.models import BACKBONES, CamNet
+from ssenet_jax.stages import inference
 
 SCALES, PRESENT = (0.5, 1.0, 1.5, 2.0), (2, 7, 14)
 

@@ -21,7 +21,7 @@ import numpy as np
 from ssenet_jax.artifacts import read_json, read_mask
 from ssenet_jax.checkpoint import load_variables
 from ssenet_jax.config import BASELINE_STAGES, STAGES
-from ssenet_jax.optim import flatten
+from ssenet_jax.training.optim import flatten
 
 CONFIG = Path(__file__).parents[1] / "configs" / "scenes.py"
 NAMED = (*BASELINE_STAGES, *STAGES[:-2])  # stages that say that they begin

@@ -14,9 +14,10 @@ from absl import flags
 from ml_collections import ConfigDict
 from timing import DATA, report
 
-from ssenet_jax import augment, colour, datasets
-from ssenet_jax import input as input_pipeline
+from ssenet_jax import datasets
 from ssenet_jax.config import paper_config
+from ssenet_jax.datasets import augment, colour
+from ssenet_jax.datasets import batches as input_pipeline
 from ssenet_jax.models import BACKBONES
 
 

@@ -14,11 +14,11 @@ import jax.numpy as jnp
 import numpy as np
 from timing import in_turn, ratios, report, spread
 
-from ssenet_jax import recipes
 from ssenet_jax.config import paper_config
 from ssenet_jax.models import CamNet
-from ssenet_jax.sharding import make_mesh
-from ssenet_jax.train_step import create_state, make_step
+from ssenet_jax.training import recipes
+from ssenet_jax.training.sharding import make_mesh
+from ssenet_jax.training.step import create_state, make_step
 
 
 def jax_ways(width: float, images: np.ndarray, labels: np.ndarray) -> dict:

@@ -9,7 +9,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 
-from ssenet_jax.optim import flatten
+from ssenet_jax.training.optim import flatten
 
 _ARRAYS, _PLAIN = ("variables", "momentum"), "loop"
 _log = logging.getLogger(__name__)

@@ -155,11 +155,11 @@ def _check_keys(config: ConfigDict, overrides: list[str]) -> None:
 def _run(options: argparse.Namespace, overrides: list[str]) -> int:
     config = load_config(options.config, overrides)
     flags.FLAGS.mark_as_parsed()  # grain reads absl flags
-    from ssenet_jax import hosts
+    from ssenet_jax.training import hosts
 
     hosts.join(options.coordinator, options.process_id, options.num_processes)
-    from ssenet_jax.stages import run_stages
-    from ssenet_jax.train import Preempted
+    from ssenet_jax.stages.table import run_stages
+    from ssenet_jax.training.loop import Preempted
 
     names = tuple(name for name in options.stages.split(",") if name) or tuple(config.stages)
     try:
@@ -171,7 +171,7 @@ def _run(options: argparse.Namespace, overrides: list[str]) -> int:
 
 def _verify_data(options: argparse.Namespace, overrides: list[str]) -> int:
     config = load_config(options.config, overrides)
-    from ssenet_jax import verify
+    from ssenet_jax.commands import verify
 
     found = list(verify.faults(config.data))
     print(verify.table(found) if found else "nothing is wrong")
@@ -183,7 +183,7 @@ def _plan(options: argparse.Namespace, overrides: list[str]) -> int:
     import jax
 
     jax.config.update("jax_platforms", "cpu")  # or libtpu, where it is installed, looks for a TPU first
-    from ssenet_jax import plan
+    from ssenet_jax.commands import plan
 
     print(plan.table(plan.plan(config, options.topology, options.training)))
     return 0
@@ -201,7 +201,7 @@ def _import_weights(options: argparse.Namespace, overrides: list[str]) -> int:
 
 def _predict(options: argparse.Namespace, overrides: list[str]) -> int:
     config = load_config(options.config, overrides)
-    from ssenet_jax.predict import predict
+    from ssenet_jax.commands.predict import predict
 
     predict(config, options.workdir, options.photos, options.out)
     return 0

@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageEnhance
 
-from ssenet_jax import augment
-from ssenet_jax.colour import colour_jitter
+from ssenet_jax.datasets import augment
+from ssenet_jax.datasets.colour import colour_jitter
 
 MEAN, STD = (120.0, 110.0, 100.0), (60.0, 50.0, 40.0)
 PLAIN = {"flip": False, "brightness": 0.0, "contrast": 0.0, "saturation": 0.0, "hue": 0.0, "mean": MEAN, "std": STD}

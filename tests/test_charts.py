@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ssenet_jax import charts
+from ssenet_jax.report import charts
 
 LABELS = {"title": "t", "x_label": "x", "y_label": "y"}
 

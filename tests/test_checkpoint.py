@@ -9,7 +9,7 @@ import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
 from ssenet_jax.checkpoint import Checkpoints, load_variables
-from ssenet_jax.sharding import make_mesh
+from ssenet_jax.training.sharding import make_mesh
 
 MESH = make_mesh(8)
 

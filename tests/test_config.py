@@ -7,10 +7,10 @@ import pytest
 
 from ssenet_jax.artifacts import flatten
 from ssenet_jax.config import RUNTIME_KEYS, paper_config
-from ssenet_jax.context import Context
 from ssenet_jax.main import load_config
-from ssenet_jax.recipes import parameter_groups
-from ssenet_jax.stages import FINAL, TABLE
+from ssenet_jax.stages.context import Context
+from ssenet_jax.stages.table import FINAL, TABLE
+from ssenet_jax.training.recipes import parameter_groups
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 VARIANTS = sorted(str(path) for path in CONFIGS.glob("*.py")) + [

@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ssenet_jax import seeds
 from ssenet_jax.crf import dense_crf, jax_backend, lattice, pick_backend
+from ssenet_jax.stages import seeds
 
 WIDTHS = {"sxy_gaussian": 2.0, "sxy_bilateral": 8.0, "srgb": 13.0}
 OPTIONS = {"iterations": 5, **WIDTHS, "compat_gaussian": 3.0, "compat_bilateral": 6.0}

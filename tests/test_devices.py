@@ -7,11 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ssenet_jax import recipes
 from ssenet_jax.main import load_config
-from ssenet_jax.optim import flatten, merge
-from ssenet_jax.sharding import global_batch, make_mesh, place
-from ssenet_jax.train_step import create_state, make_step, state_shardings, variables_of
+from ssenet_jax.training import recipes
+from ssenet_jax.training.optim import flatten, merge
+from ssenet_jax.training.sharding import global_batch, make_mesh, place
+from ssenet_jax.training.step import create_state, make_step, state_shardings, variables_of
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 CLASSES = 6

@@ -15,16 +15,17 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ssenet_jax import hosts, inference_stages
 from ssenet_jax.checkpoint import load_variables
-from ssenet_jax.sharding import make_mesh
-from ssenet_jax.train import Preempted
+from ssenet_jax.stages import apply as inference_stages
+from ssenet_jax.training import hosts
+from ssenet_jax.training.loop import Preempted
+from ssenet_jax.training.sharding import make_mesh
 
 TESTS = Path(__file__).parent
 WORKER = """
 import sys
 sys.path.insert(0, {tests!r})
-from ssenet_jax import hosts
+from ssenet_jax.training import hosts
 hosts.join({coordinator!r}, int(sys.argv[1]), 2)
 import test_hosts
 test_hosts.work(sys.argv[2])

@@ -15,10 +15,11 @@ PIPELINE = ("grain", "tensorflow_datasets", "array_record")
 
 # From the data to the command, as in the README's map.
 FLOW = (
-    "config artifacts datasets colour augment input models equivariance cam losses ser crf "
-    "affinity random_walk metrics optim sharding hosts checkpoint pretrained logs train_step objectives recipes "
-    "train pictures charts seeds inference evaluation report context training_stages inference_stages "
-    "final_stages stages predict verify chips plan main __main__"
+    "config artifacts datasets models equivariance cam losses ser crf affinity random_walk metrics training.optim "
+    "checkpoint pretrained training.sharding training.hosts training.logs training.step training.objectives "
+    "training.recipes training.loop report.charts report.pictures report.page stages.seeds stages.inference "
+    "stages.context stages.score stages.train stages.apply stages.final stages.table commands.chips commands.plan "
+    "commands.verify commands.predict main __main__"
 ).split()
 
 
@@ -41,7 +42,7 @@ def test_the_crf_of_a_worker_process_does_not_load_jax():
 
 
 def test_models_and_train_step_bring_in_no_data_libraries():
-    statement = "import ssenet_jax.models, ssenet_jax.pretrained, ssenet_jax.optim, ssenet_jax.train_step"
+    statement = "import ssenet_jax.models, ssenet_jax.pretrained, ssenet_jax.training.step"
     assert not imported_by(statement) & set(PIPELINE)
 
 
@@ -56,20 +57,37 @@ def test_an_unknown_name_is_an_attribute_error():
 
 
 def modules_imported(path: Path) -> set[str]:
-    """The modules of this package that a file imports, at whatever depth in the code."""
+    """The dotted modules of this package that a file imports, at whatever depth in the code."""
     found = set()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.ImportFrom) and node.module == "ssenet_jax":
-            found |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("ssenet_jax."):
-            found.add(node.module.split(".")[1])
+        if not isinstance(node, ast.ImportFrom) or (node.module or "").partition(".")[0] != "ssenet_jax":
+            continue
+        folder = node.module.removeprefix("ssenet_jax").strip(".")
+        for alias in node.names:
+            module = f"{folder}.{alias.name}".strip(".")
+            is_module = (PACKAGE / module.replace(".", "/")).with_suffix(".py").exists() or (
+                PACKAGE / module.replace(".", "/")
+            ).is_dir()
+            found.add(module if is_module else folder)
     return found
+
+
+def place_in_flow(module: str) -> int | None:
+    """The position of a module, or of the folder that stands for it; None for what no place is given to."""
+    parts = module.split(".")
+    for end in range(len(parts), 0, -1):
+        name = ".".join(parts[:end])
+        if name in FLOW:
+            return FLOW.index(name)
+    return None
 
 
 @pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda path: str(path.relative_to(PACKAGE)))
 def test_a_module_imports_only_from_those_before_it(path):
-    own = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
-    if own == "__init__":
+    own = ".".join(path.relative_to(PACKAGE).with_suffix("").parts).removesuffix(".__init__")
+    if own in ("__init__", *{name.partition(".")[0] for name in FLOW if "." in name}):
         return
-    later = set(FLOW[FLOW.index(own) + 1 :])
-    assert not modules_imported(path) & later
+    here = place_in_flow(own)
+    assert here is not None, f"{own} has no place in the flow"
+    late = [name for name in modules_imported(path) if (place_in_flow(name) or 0) > here]
+    assert not late

@@ -5,10 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ssenet_jax import inference
-from ssenet_jax.augment import normalize, resize_image
+from ssenet_jax.datasets.augment import normalize, resize_image
 from ssenet_jax.equivariance import resize_to
 from ssenet_jax.models import BACKBONES, CamNet
+from ssenet_jax.stages import inference
 
 SIZES = ((40, 61), (64, 33), (49, 64))
 

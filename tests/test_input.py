@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from ssenet_jax import input as pipeline
+from ssenet_jax.datasets import batches as pipeline
 
 
 class Numbers:

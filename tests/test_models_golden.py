@@ -15,15 +15,16 @@ import numpy as np
 import pytest
 from flax.traverse_util import flatten_dict
 
-from ssenet_jax import inference, objectives, optim
 from ssenet_jax.cam import cam_to_labels, normalize_cam
 from ssenet_jax.config import paper_config
 from ssenet_jax.equivariance import resize_to
 from ssenet_jax.models import BACKBONES, AffinityNet, CamNet
 from ssenet_jax.pretrained import from_torch
 from ssenet_jax.pretrained.names import resnet38_torch_name
-from ssenet_jax.sharding import make_mesh
-from ssenet_jax.train_step import Recipe, create_state, make_step
+from ssenet_jax.stages import inference
+from ssenet_jax.training import objectives, optim
+from ssenet_jax.training.sharding import make_mesh
+from ssenet_jax.training.step import Recipe, create_state, make_step
 
 GOLDEN = Path(__file__).parent / "golden"
 SER_GROUPS = (

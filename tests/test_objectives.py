@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from flax import linen as nn
 
-from ssenet_jax import objectives
 from ssenet_jax.affinity import affinity_labels, pair_affinity
 from ssenet_jax.losses import affinity_loss, multilabel_soft_margin_loss
-from ssenet_jax.sharding import make_mesh, over_batch, replicated
+from ssenet_jax.training import objectives
+from ssenet_jax.training.sharding import make_mesh, over_batch, replicated
 
 SER = {"rate": 0.5, "eta_warmup": 0.0, "normalize": "max", "classes": "present", "cam_size": "image", "p": 2}
 KEY = jax.random.key(0)

@@ -10,7 +10,7 @@ import numpy as np
 import optax
 import pytest
 
-from ssenet_jax import optim
+from ssenet_jax.training import optim
 
 DECAY = 5e-4
 FROZEN = ((r"backbone/(conv1a|b2(_\d)?)/.*", 0.0, 0.0), (r"backbone/(.*/)?bn[^/]*/.*", 0.0, 0.0))

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from ssenet_jax.pictures import cam_picture, fit, overlay_labels, palette
+from ssenet_jax.report.pictures import cam_picture, fit, overlay_labels, palette
 
 GREY = np.full((8, 12, 3), 100, np.uint8)
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from ssenet_jax import chips, plan
+from ssenet_jax.commands import chips, plan
 from ssenet_jax.main import load_config, main
 
 CONFIGS = Path(__file__).parents[1] / "configs"

@@ -4,7 +4,8 @@ import json
 import numpy as np
 import pytest
 
-from ssenet_jax import artifacts, report
+from ssenet_jax import artifacts
+from ssenet_jax.report import page as report
 
 NAMES = ("cat & dog", "<script>alert(1)</script>")
 

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from ssenet_jax import seeds
 from ssenet_jax.artifacts import read_arrays
+from ssenet_jax.stages import seeds
 
 OPTIONS = {"iterations": 2, "sxy_bilateral": 10.0}
 

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from jax.sharding import PartitionSpec
 
-from ssenet_jax import sharding
+from ssenet_jax.training import sharding
 
 
 def test_the_mesh_takes_all_devices_or_as_many_as_asked():

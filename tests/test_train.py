@@ -12,11 +12,13 @@ import numpy as np
 import pytest
 from flax import linen as nn
 
-from ssenet_jax import objectives, stages, train
 from ssenet_jax.checkpoint import load_variables
 from ssenet_jax.main import load_config, main
-from ssenet_jax.sharding import global_batch, make_mesh, place
-from ssenet_jax.train_step import Recipe, create_state, make_step, state_shardings, variables_of
+from ssenet_jax.stages import table as stages
+from ssenet_jax.training import loop as train
+from ssenet_jax.training import objectives
+from ssenet_jax.training.sharding import global_batch, make_mesh, place
+from ssenet_jax.training.step import Recipe, create_state, make_step, state_shardings, variables_of
 
 GROUPS = (("front/.*", 0.0, 0.0), (".*/bias", 2.0, 0.0), ("norm/.*", 1.0, 0.0), (".*", 1.0, 5e-4))
 BATCH = 16

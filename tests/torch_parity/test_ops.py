@@ -9,10 +9,10 @@ import numpy as np
 import optax
 import pytest
 
-from ssenet_jax import optim
 from ssenet_jax.equivariance import resize_to
 from ssenet_jax.losses import multilabel_soft_margin_loss
 from ssenet_jax.models.layers import Conv, channel_dropout
+from ssenet_jax.training import optim
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed")
 

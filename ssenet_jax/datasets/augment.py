@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Float32, UInt8
 from PIL import Image
 
-from ssenet_jax.colour import colour_jitter
+from ssenet_jax.datasets.colour import colour_jitter
 
 Transform = Callable[[dict, np.random.Generator], dict]
 Rgb = UInt8[np.ndarray, "h w 3"]

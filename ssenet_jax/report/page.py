@@ -13,8 +13,8 @@ import numpy as np
 from PIL import Image
 
 from ssenet_jax import artifacts
-from ssenet_jax.charts import Chart, line_chart
-from ssenet_jax.pictures import cam_picture, fit, overlay_labels, palette
+from ssenet_jax.report.charts import Chart, line_chart
+from ssenet_jax.report.pictures import cam_picture, fit, overlay_labels, palette
 
 THUMBNAIL = 256  # long edge of a gallery picture, in pixels
 BASELINE = "infer_baseline_cams"
@@ -55,7 +55,7 @@ def write(workdir: Path, *, title: str, config_text: str, sources: Mapping[str, 
     class_names = tuple(next(iter(sources.values())).class_names)
     metrics = _read_metrics(workdir / "metrics", tuple(sources))
     environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("ssenet_jax"),
+        loader=jinja2.PackageLoader("ssenet_jax.report", "."),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,

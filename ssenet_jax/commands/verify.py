@@ -6,7 +6,7 @@ from typing import NamedTuple
 from ml_collections import ConfigDict
 
 from ssenet_jax import datasets
-from ssenet_jax.logs import Progress
+from ssenet_jax.training.logs import Progress
 
 
 class Fault(NamedTuple):

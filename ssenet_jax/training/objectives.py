@@ -15,7 +15,7 @@ from ssenet_jax import equivariance
 from ssenet_jax.affinity import affinity_labels, pair_affinity
 from ssenet_jax.losses import affinity_loss, multilabel_soft_margin_loss, softmax_cross_entropy_ignore
 from ssenet_jax.ser import two_branch_loss
-from ssenet_jax.train_step import LossFn
+from ssenet_jax.training.step import LossFn
 
 
 def eta_schedule(eta: float, total_steps: int, warmup: float) -> Callable[[jax.Array], jax.Array]:

@@ -8,13 +8,15 @@ import numpy as np
 from flax import linen as nn
 from ml_collections import ConfigDict
 
-from ssenet_jax import augment, input, pictures, pretrained, recipes
+from ssenet_jax import pretrained
 from ssenet_jax.artifacts import read_arrays, read_mask
 from ssenet_jax.checkpoint import load_variables
-from ssenet_jax.context import Context
-from ssenet_jax.datasets import Source
-from ssenet_jax.inference import cam_function, class_slots, views
-from ssenet_jax.train import Records, fit
+from ssenet_jax.datasets import Source, augment, batches
+from ssenet_jax.report import pictures
+from ssenet_jax.stages.context import Context
+from ssenet_jax.stages.inference import cam_function, class_slots, views
+from ssenet_jax.training import recipes
+from ssenet_jax.training.loop import Records, fit
 
 PICTURES = 4  # fixed examples whose CAMs go to TensorBoard
 
@@ -109,7 +111,7 @@ def _fit(
 ) -> None:
     settings = recipes.section(context.config, name)
     recipe = recipes.build(context.config, name, model, len(source))
-    batches = input.train_batches(
+    dataset = batches.train_batches(
         source,
         transform,
         batch_size=recipe.batch_size,
@@ -125,7 +127,7 @@ def _fit(
         **{key: settings[key] for key in ("checkpoint_every", "keep", "log_every", "picture_every")},
     )
     mesh, shard_params = context.mesh, context.config.mesh.shard_params
-    iterator = input.iterate(batches, 0)
+    iterator = batches.iterate(dataset, 0)
     fit(recipe, variables, iterator, records, mesh=mesh, name=stage, shard_params=shard_params, picture_fn=picture_fn)
 
 

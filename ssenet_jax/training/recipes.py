@@ -7,9 +7,9 @@ import jax.numpy as jnp
 from flax import linen as nn
 from ml_collections import ConfigDict
 
-from ssenet_jax import objectives
 from ssenet_jax.models import AFFINITY_STRIDE, AffinityNet, CamNet, DeepLab
-from ssenet_jax.train_step import LossFn, Recipe
+from ssenet_jax.training import objectives
+from ssenet_jax.training.step import LossFn, Recipe
 
 TRAININGS = ("baseline", "classifier", "affinity", "segmenter")
 

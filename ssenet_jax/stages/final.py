@@ -4,8 +4,10 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from ssenet_jax import artifacts, evaluation, report
-from ssenet_jax.context import Context
+from ssenet_jax import artifacts
+from ssenet_jax.report import page as report
+from ssenet_jax.stages import score as evaluation
+from ssenet_jax.stages.context import Context
 
 CAM_STAGES = {"infer_baseline_cams": True, "infer_cams": False}  # stage -> of the baseline
 

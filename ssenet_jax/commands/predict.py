@@ -7,12 +7,13 @@ import numpy as np
 from ml_collections import ConfigDict
 from PIL import Image
 
-from ssenet_jax import inference, pictures
 from ssenet_jax.artifacts import replacing, write_mask
-from ssenet_jax.augment import resize_mask
 from ssenet_jax.checkpoint import load_variables
-from ssenet_jax.context import Context
+from ssenet_jax.datasets.augment import resize_mask
 from ssenet_jax.datasets.records import decode_image, read_bytes, shrink
+from ssenet_jax.report import pictures
+from ssenet_jax.stages import inference
+from ssenet_jax.stages.context import Context
 
 
 def predict(config: ConfigDict, workdir: Path, photos: Sequence[Path], out: Path) -> None:

@@ -6,7 +6,7 @@ import sys
 import grain
 import numpy as np
 
-from ssenet_jax.augment import Transform
+from ssenet_jax.datasets.augment import Transform
 from ssenet_jax.datasets.records import Source
 
 

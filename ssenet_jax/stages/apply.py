@@ -5,13 +5,13 @@ from collections.abc import Callable, Iterator
 import jax
 import numpy as np
 
-from ssenet_jax import inference, seeds
 from ssenet_jax.artifacts import read_arrays, write_arrays, write_mask
 from ssenet_jax.checkpoint import load_variables
-from ssenet_jax.context import Context
 from ssenet_jax.crf import dense_crf, jax_backend, pick_backend
 from ssenet_jax.datasets import Source
-from ssenet_jax.logs import Progress
+from ssenet_jax.stages import inference, seeds
+from ssenet_jax.stages.context import Context
+from ssenet_jax.training.logs import Progress
 
 
 def infer_baseline_cams(context: Context) -> None:

@@ -8,9 +8,10 @@ from typing import NamedTuple
 import jax
 from ml_collections import ConfigDict
 
-from ssenet_jax import datasets, pretrained, recipes
-from ssenet_jax.chips import GIB, Devices, devices_of
-from ssenet_jax.train_step import create_state, make_step, state_shardings
+from ssenet_jax import datasets, pretrained
+from ssenet_jax.commands.chips import GIB, Devices, devices_of
+from ssenet_jax.training import recipes
+from ssenet_jax.training.step import create_state, make_step, state_shardings
 
 USED_OF_PEAK = 0.4  # of the chip's FLOP/s, for a convolutional network whose input keeps up
 VOC_IMAGES = {"train": 1464, "val": 1449, "train_aug": 10582, "test": 1456}  # for a plan without the photos

@@ -8,9 +8,10 @@ from typing import Any
 import jax
 from ml_collections import ConfigDict
 
-from ssenet_jax import datasets, recipes
+from ssenet_jax import datasets
 from ssenet_jax.models import BACKBONES, AffinityNet, CamNet, DeepLab
-from ssenet_jax.sharding import make_mesh
+from ssenet_jax.training import recipes
+from ssenet_jax.training.sharding import make_mesh
 
 
 class Context:

@@ -10,11 +10,14 @@ from typing import NamedTuple
 import jax
 from ml_collections import ConfigDict
 
-from ssenet_jax import artifacts, hosts, inference_stages, training_stages
+from ssenet_jax import artifacts
 from ssenet_jax.config import BASELINE_STAGES, STAGES
-from ssenet_jax.context import Context
-from ssenet_jax.final_stages import evaluate, write_report
-from ssenet_jax.train import Preempted
+from ssenet_jax.stages import apply as inference_stages
+from ssenet_jax.stages import train as training_stages
+from ssenet_jax.stages.context import Context
+from ssenet_jax.stages.final import evaluate, write_report
+from ssenet_jax.training import hosts
+from ssenet_jax.training.loop import Preempted
 
 COMMON = ("seed", "dtype", "data", "model")
 

@@ -14,12 +14,12 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from ssenet_jax.augment import normalize, resize_image
 from ssenet_jax.cam import add_background, add_background_power, fuse_scales
+from ssenet_jax.datasets.augment import normalize, resize_image
 from ssenet_jax.equivariance import resize_valid
 from ssenet_jax.models import AFFINITY_STRIDE, BACKBONES, output_size
 from ssenet_jax.random_walk import random_walk, transition
-from ssenet_jax.sharding import make_mesh, over_batch, replicated
+from ssenet_jax.training.sharding import make_mesh, over_batch, replicated
 
 CLASS_SLOTS = 4  # classes an image is computed for at once; images with more get a compilation of their own
 

@@ -13,10 +13,10 @@ from typing import NamedTuple
 import jax
 from jax.experimental import multihost_utils
 
-from ssenet_jax import optim, sharding
 from ssenet_jax.checkpoint import Checkpoints
-from ssenet_jax.logs import MetricsLog, Progress
-from ssenet_jax.train_step import Recipe, TrainState, create_state, make_step, state_shardings, variables_of
+from ssenet_jax.training import optim, sharding
+from ssenet_jax.training.logs import MetricsLog, Progress
+from ssenet_jax.training.step import Recipe, TrainState, create_state, make_step, state_shardings, variables_of
 
 _STEPS_IN_FLIGHT = 2
 

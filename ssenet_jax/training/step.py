@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from ssenet_jax import optim, sharding
+from ssenet_jax.training import optim, sharding
 
 LossFn = Callable[[dict, dict, dict, jax.Array, jax.Array], tuple[jax.Array, tuple[dict, dict]]]
 """(params, batch_stats, batch, rng, step) -> (loss, (new batch_stats, metrics)); see `objectives`."""

@@ -8,7 +8,7 @@ import jax
 from jax.experimental import topologies
 from jax.sharding import Mesh
 
-from ssenet_jax.sharding import make_mesh
+from ssenet_jax.training.sharding import make_mesh
 
 GIB = 2**30
 
