@@ -7,6 +7,7 @@ and width, so that one operator serves an image and its smaller CAM.
 import dataclasses
 import math
 from collections.abc import Callable, Sequence
+from types import ModuleType
 
 import jax
 import jax.numpy as jnp
@@ -170,29 +171,35 @@ def rot90(k: int = 1) -> Operator:
     return Operator(lambda x: jnp.rot90(x, k, axes=(1, 2)))
 
 
-def translate(dy: int | float, dx: int | float) -> Operator:
+def translate(dy: int | float | Array, dx: int | float | Array) -> Operator:
     """Moves content down by dy of the height and right by dx of the width; zeros move in; bilinear.
 
     Args:
-        dy: fraction of the height, positive is down.
-        dx: fraction of the width, positive is right.
+        dy: fraction of the height, positive is down; may be traced.
+        dx: fraction of the width, positive is right; may be traced.
     """
 
-    def matrix(size: int, fraction: float) -> np.ndarray:
-        position = np.arange(size) - fraction * size
-        return np.maximum(0.0, 1.0 - np.abs(position[:, None] - np.arange(size)[None, :]))
+    def matrix(size: int, fraction: float | Array) -> np.ndarray | Array:
+        xp = _numpy_of(fraction)
+        cells = xp.arange(size, dtype=float)
+        return xp.maximum(0.0, 1.0 - xp.abs((cells - fraction * size)[:, None] - cells[None, :]))
 
     return _separable(lambda h: matrix(h, dy), lambda w: matrix(w, dx))
 
 
-def rotate(degrees: int | float) -> Operator:
-    """Turns counterclockwise about the centre, keeping the shape; zeros outside; bilinear."""
-    angle = math.radians(degrees)
-    cos, sin = math.cos(angle), math.sin(angle)
+def rotate(degrees: int | float | Array) -> Operator:
+    """Turns counterclockwise about the centre, keeping the shape; zeros outside; bilinear.
 
-    def to_input(h: int, w: int) -> np.ndarray:
+    Args:
+        degrees: may be traced.
+    """
+    xp = _numpy_of(degrees)
+    angle = xp.deg2rad(degrees)
+    cos, sin = xp.cos(angle), xp.sin(angle)
+
+    def to_input(h: int, w: int) -> np.ndarray | Array:
         # The angle is one between pixels: in half heights and half widths the off-diagonal takes the aspect.
-        return np.array([[cos, sin * w / h, 0.0], [-sin * h / w, cos, 0.0]])
+        return xp.stack([xp.stack([cos, sin * w / h, 0.0 * cos]), xp.stack([-sin * h / w, cos, 0.0 * cos])])
 
     return Operator(lambda x: _sample_affine(x, to_input(x.shape[1], x.shape[2])))
 
@@ -215,21 +222,29 @@ def affine(matrix_2x3: Sequence[Sequence[int | float]] | np.ndarray) -> Operator
     return Operator(lambda x: _sample_affine(x, matrix))
 
 
-def _sample_affine(x: Array, to_input: np.ndarray) -> Array:
+def _numpy_of(value: object) -> ModuleType:
+    """numpy, whose float64 keeps constants exact, or jax.numpy for what is traced."""
+    return jnp if isinstance(value, jax.Array) else np
+
+
+def _sample_affine(x: Array, to_input: np.ndarray | Array) -> Array:
     n, h, w = x.shape[:3]
+    xp = _numpy_of(to_input)
     y, xx = np.meshgrid((2 * np.arange(h) + 1) / h - 1, (2 * np.arange(w) + 1) / w - 1, indexing="ij")
-    source = np.einsum("ij,jp->ip", to_input, np.stack([y.ravel(), xx.ravel(), np.ones(h * w)]))
+    place = np.stack([y.ravel(), xx.ravel(), np.ones(h * w)])
+    source = xp.einsum("ij,jp->ip", to_input, place if xp is np else jnp.asarray(place, jnp.float32))
     # Rounding keeps an exact quarter turn from reading 1e-16 beyond the edge.
-    row = np.round(((source[0] + 1) * h - 1) / 2, 9)
-    col = np.round(((source[1] + 1) * w - 1) / 2, 9)
+    digits = 9 if xp is np else 4
+    row = xp.round(((source[0] + 1) * h - 1) / 2, digits)
+    col = xp.round(((source[1] + 1) * w - 1) / 2, digits)
     flat = x.reshape(n, h * w, *x.shape[3:])
     total = jnp.zeros_like(flat)
     for top in (0, 1):
         for left in (0, 1):
-            i, j = np.floor(row).astype(int) + top, np.floor(col).astype(int) + left
-            weight = np.maximum(0, 1 - np.abs(row - i)) * np.maximum(0, 1 - np.abs(col - j))
-            weight = np.where((i >= 0) & (i < h) & (j >= 0) & (j < w), weight, 0.0)
-            index = np.clip(i, 0, h - 1) * w + np.clip(j, 0, w - 1)
+            i, j = xp.floor(row) + top, xp.floor(col) + left
+            weight = xp.maximum(0, 1 - xp.abs(row - i)) * xp.maximum(0, 1 - xp.abs(col - j))
+            weight = xp.where((i >= 0) & (i < h) & (j >= 0) & (j < w), weight, 0.0)
+            index = (xp.clip(i, 0, h - 1) * w + xp.clip(j, 0, w - 1)).astype(np.int32)
             weight = jnp.asarray(weight, x.dtype).reshape(1, h * w, *[1] * (x.ndim - 3))
             total = total + jnp.take(flat, index, axis=1) * weight
     return total.reshape(x.shape)

@@ -1,12 +1,29 @@
-"""Reads every file of a data set, to say what is wrong before a run does."""
+"""``ssenet verify-data``: reads every file of a data set, to say what is wrong before a run does."""
 
+import argparse
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from ml_collections import ConfigDict
 
 from ssenet_jax import datasets
+from ssenet_jax.commands.configs import add_config, load_config
 from ssenet_jax.training.logs import Progress
+
+HELP = """\
+Reads every image, mask and list that the config's section data names, and prints a table of what is wrong. The exit
+code is 1 when something is. Keys of the config are set with --config.KEY=VALUE.
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_config(parser)
+
+
+def run(options: argparse.Namespace, overrides: list[str]) -> int:
+    found = list(faults(load_config(options.config, overrides).data))
+    print(table(found) if found else "nothing is wrong")
+    return 1 if found else 0
 
 
 class Fault(NamedTuple):

@@ -22,3 +22,4 @@ class Backbone(NamedTuple):
     tap_strides: tuple[int, int, int]
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
+    frozen: tuple[str, ...]

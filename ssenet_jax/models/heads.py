@@ -22,8 +22,10 @@ from ssenet_jax.models.layers import (
 from ssenet_jax.models.resnet38 import ResNet38
 
 BACKBONES = {
-    "resnet38": Backbone(ResNet38, 8, (8, 8, 8), (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)),
-    "efficientnet_lite0": Backbone(EfficientNetLite0, 16, (8, 16, 16), (127.0,) * 3, (128.0,) * 3),
+    "resnet38": Backbone(ResNet38, 8, (8, 8, 8), (123.675, 116.28, 103.53), (58.395, 57.12, 57.375),
+        (r"backbone/(conv1a|b2(_\d)?)/.*", r"backbone/(.*/)?bn[^/]*/.*")),
+    "efficientnet_lite0": Backbone(EfficientNetLite0, 16, (8, 16, 16), (127.0,) * 3, (128.0,) * 3,
+        (r"backbone/(conv_stem|blocks_[0-4])/.*", r"backbone/(.*/)?bn[^/]*/.*")),
 }
 AFFINITY_STRIDE = 8
 NORMS = ("frozen", "batch")
