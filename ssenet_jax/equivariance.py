@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, Shaped
 
-Matrices = tuple[np.ndarray, np.ndarray]
+Matrices = tuple[np.ndarray | Array, np.ndarray | Array]
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,15 +1,17 @@
 """Runs stages one after the other, each where it stopped."""
 
 import contextlib
+import functools
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import jax
 from ml_collections import ConfigDict
 
 from ssenet_jax import artifacts
+from ssenet_jax.datasets import Source
 from ssenet_jax.stages import final
 from ssenet_jax.stages.context import Context, Job
 from ssenet_jax.stages.table import TABLE, needs_of, place_of, with_needs
@@ -69,15 +71,19 @@ def _run_stage(name: str, context: Context) -> None:
 
 
 def _todo(name: str, context: Context) -> dict[str, list[int]]:
-    """By split the images of this process's share without a result; the share does not depend on what others wrote."""
+    """By split the images that a stage still has to work on."""
     images, place = TABLE[name].images, place_of(name, context)
     if images is None:
         return {}
-    todo = {}
-    for split, source in images(context).items():
-        share = range(jax.process_index(), len(source), jax.process_count())
-        todo[split] = [index for index in share if not place.file(source.ids[index], split).exists()]
-    return todo
+    return {
+        split: missing(source, functools.partial(place.file, split=split)) for split, source in images(context).items()
+    }
+
+
+def missing(source: Source, file_of: Callable[[str], Path]) -> list[int]:
+    """The images of this process's share without a result; the share does not depend on what others have written."""
+    share = range(jax.process_index(), len(source), jax.process_count())
+    return [index for index in share if not file_of(source.ids[index]).exists()]
 
 
 def _make(name: str, context: Context, todo: dict[str, list[int]]) -> None:
