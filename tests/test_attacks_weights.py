@@ -1,4 +1,4 @@
-"""Weight files that lie about sizes, counts, nesting or names: refused in one short line, at the cost of their bytes."""
+"""Weight files that lie about sizes, counts, nesting or names: refused in a line, at the cost of their bytes."""
 
 import io
 import json

@@ -1,4 +1,4 @@
-"""Interprets the pickle of a state dict: a small machine that knows tensors, ordered dicts and numbers, and runs nothing.
+"""Interprets the pickle of a state dict: a machine that knows tensors, ordered dicts and numbers, and runs nothing.
 
 It holds no more than the pickle's own bytes describe. A value of the file is neither hashed, compared nor printed
 before its type is known: a tuple that holds itself twice, thirty times over, would take hours.
@@ -73,14 +73,14 @@ def read_pickle(stream: BinaryIO):
     Raises:
         ValueError: the pickle is damaged, or asks for anything else.
     """
-    machine, position = _Machine(), 0
+    machine = _Machine()
     try:
-        for opcode, argument, position in pickletools.genops(stream):
+        for opcode, argument, _ in pickletools.genops(stream):
             if opcode.name == "STOP":
                 return machine.pop()
             machine.step(opcode.name, argument)
-    except (IndexError, KeyError, TypeError, OverflowError) as error:
-        raise ValueError(f"the pickle is damaged near byte {position}") from error
+    except (IndexError, KeyError, TypeError) as error:
+        raise ValueError(f"the pickle is damaged near byte {stream.tell()}") from error
 
 
 class _Machine:
