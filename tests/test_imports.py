@@ -16,10 +16,10 @@ PIPELINE = ("grain", "tensorflow_datasets", "array_record")
 # From the data to the command, as in the README's map.
 FLOW = (
     "messages config arrays artifacts datasets models equivariance cam losses ser crf affinity random_walk metrics "
-    "training.optim checkpoint pretrained training.sharding training.hosts training.logs training.step training.objectives "
-    "training.recipes training.loop report.charts report.pictures report.page stages.seeds stages.inference "
-    "stages.context stages.score stages.train stages.apply stages.final stages.table commands.chips commands.plan "
-    "commands.verify commands.predict main __main__"
+    "training.optim checkpoint pretrained training.sharding training.hosts training.logs training.step "
+    "training.objectives training.recipes training.loop report.charts report.pictures report.page stages.seeds "
+    "stages.inference stages.context stages.score stages.train stages.apply stages.final stages.table commands.chips "
+    "commands.plan commands.verify commands.predict main __main__"
 ).split()
 
 

@@ -38,10 +38,11 @@ def _check_id(image_id: str, place: str) -> None:
         raise ValueError(f"{place}: the id {quoted(image_id)} is a path; an id is the name of a photo in its folder")
     if not image_id.isprintable():
         raise ValueError(f"{place}: the id {quoted(image_id)} holds characters that cannot be printed; rename the file")
-    if len(os.fsencode(image_id)) > LONGEST_ID:
+    length = len(os.fsencode(image_id))
+    if length > LONGEST_ID:
         raise ValueError(
-            f"{place}: the id {quoted(image_id)} has {len(os.fsencode(image_id))} bytes; shorten the file's name, so that"
-            f" at most {LONGEST_ID} leave room for the names of results"
+            f"{place}: the id {quoted(image_id)} has {length} bytes; shorten the file's name, because results add to it"
+            f" and at most {LONGEST_ID} leave room"
         )
 
 

@@ -2,6 +2,7 @@
 
 import csv as csv_reader
 import io
+import itertools
 import ntpath
 import os
 import posixpath
@@ -44,7 +45,7 @@ def read_csv(path: Path, data: bytes) -> list[Row]:
     """
     try:
         text = data.decode("utf-8-sig")
-        rows = _parse(path, csv_reader.DictReader(io.StringIO(text, newline=""), strict=True))
+        rows = _parse(path, csv_reader.reader(io.StringIO(text, newline=""), strict=True))
     except UnicodeDecodeError as error:
         raise ValueError(f"{shown(path)} is not a CSV in UTF-8 ({error}); save it as one") from error
     if not rows:
@@ -57,28 +58,29 @@ def read_csv_bytes(path: Path) -> bytes:
     return read_bytes(path, _CSV_REMEDY)
 
 
-def _parse(path: Path, reader: csv_reader.DictReader) -> list[Row]:
+def _parse(path: Path, reader) -> list[Row]:
     try:
-        columns = reader.fieldnames or ()
+        columns = [column.strip() for column in next(reader, ())]
         for column in COLUMNS:
             if columns.count(column) != 1:
-                found = shown(", ".join(columns)) or "none"
-                how_many = "no" if column not in columns else "more than one"
+                how_many, found = "more than one" if column in columns else "no", shown(", ".join(columns)) or "none"
                 raise ValueError(
                     f"{shown(path)} has {how_many} column {column!r} (found: {found}); its first line must be"
                     " image,labels"
                 )
-        return [_read_row(f"{shown(path)}, row {reader.line_num}", entry) for entry in reader]
+        return [_read_row(f"{shown(path)}, row {reader.line_num}", columns, values) for values in reader if values]
     except csv_reader.Error as error:
         place = f"{shown(path)}, row {reader.line_num}"
         raise ValueError(f"{place}: not a CSV ({error}); look for a quote that is not closed") from error
 
 
-def _read_row(place: str, entry: dict) -> Row:
-    image = _inside((entry["image"] or "").strip(), place)
-    if entry.get(None) or entry.get(""):
+def _read_row(place: str, columns: list[str], values: list[str]) -> Row:
+    cells = dict(zip(columns, values, strict=False))
+    image = _inside(cells.get("image", "").strip(), place)
+    named = [bool(column) for column in columns]
+    if any(value.strip() for value, is_named in itertools.zip_longest(values, named, fillvalue="") if not is_named):
         raise ValueError(f"{place}: more values than the header has columns; separate the labels of a photo by ;")
-    return Row(place, image, read_labels(entry["labels"] or "", image, place))
+    return Row(place, image, read_labels(cells.get("labels", ""), image, place))
 
 
 def _inside(image: str, place: str) -> str:
