@@ -233,7 +233,7 @@ LISTS = {
     "a quote that is not closed": (HEAD + 'a.png,"elm\nb.png,oak\n', "quote that is not closed"),
     "a quote that the next row closes": (HEAD + 'a.png,"elm\nb.png,"oak\n', "quote"),
     "a million labels": (HEAD + "a.png," + ";".join(map(str, range(20_000))) + "\n", "20000 classes"),
-    "a field of 140,000 letters": (HEAD + "a.png," + "x" * 140_000 + "\n", "row 1: not a CSV"),
+    "a field of 140,000 letters": (HEAD + "a.png," + "x" * 140_000 + "\n", "row 2: not a CSV"),
     "a label of 5,000 letters": (HEAD + "a.png," + "x" * 5000 + "\n", "has 5000 letters"),
     "labels that differ in case": (HEAD + "a.png,elm\nb.png,Elm\n", "the label Elm differs from elm"),
     "labels that differ in Unicode form": (
