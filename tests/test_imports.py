@@ -14,14 +14,56 @@ HEAVY = ("flax", "optax", "orbax", "grain", "tensorflow_datasets", "array_record
 PIPELINE = ("grain", "tensorflow_datasets", "array_record")
 
 # From the data to the command, as in the README's map.
-FLOW = (
-    "config artifacts datasets models equivariance cam losses ser crf affinity random_walk metrics training.optim "
-    "checkpoint pretrained training.sharding training.hosts training.logs training.step training.operators "
-    "training.objectives training.recipes training.loop report.charts report.pictures report.page stages.seeds "
-    "stages.batching stages.inference stages.context stages.train stages.apply stages.labels stages.score "
-    "stages.table stages.final stages.runner commands.configs commands.chips commands.plan commands.verify "
-    "commands.weights commands.predict commands.run main __main__"
-).split()
+FLOW = """
+messages
+config
+arrays
+artifacts
+datasets
+models
+equivariance
+cam
+losses
+ser
+crf
+affinity
+random_walk
+metrics
+training.optim
+checkpoint
+pretrained
+training.sharding
+training.hosts
+training.logs
+training.step
+training.operators
+training.objectives
+training.recipes
+training.loop
+report.charts
+report.pictures
+report.page
+stages.seeds
+stages.batching
+stages.inference
+stages.context
+stages.train
+stages.apply
+stages.labels
+stages.score
+stages.table
+stages.final
+stages.runner
+commands.configs
+commands.chips
+commands.plan
+commands.verify
+commands.weights
+commands.predict
+commands.run
+main
+__main__
+""".split()
 
 
 def imported_by(statement: str) -> set[str]:

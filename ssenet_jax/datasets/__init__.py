@@ -11,7 +11,7 @@ __all__ = ["NAMES", "Record", "Source", "load", "open_listed", "problems"]
 def load(data_config, split: str) -> Source:
     """Opens one split of a data set; records are read when they are asked for.
 
-    Images whose longer side is above max_side are shrunk to it, their masks with them; 0 shrinks none.
+    Images whose longer side is above max_side are shrunk to it, and their masks are not; 0 shrinks none.
     With on_error "skip" every file is read once here and the records that fail are left out, so every stage sees the
     same list in the same order. A fault in a list (CSV, image set, XML) always raises.
 
@@ -20,10 +20,11 @@ def load(data_config, split: str) -> Source:
         split: scenes "train", "test"; voc12 "train", "val", "train_aug", "test"; folder "train", "eval".
 
     Returns:
-        The split's records by position, with `class_names`, `ids` and `has_masks`.
+        The split's records by position; see `Source` for what it knows of them.
 
     Raises:
         ValueError: an unknown name, split or on_error, or data that is missing or wrong; one line that names the file.
+        OSError: prepared records are damaged, or the machine is short of memory or open files.
     """
     if data_config.on_error not in ("raise", "skip"):
         raise ValueError(f'config.data.on_error is {data_config.on_error!r}; expected "raise" or "skip"')

