@@ -2,15 +2,27 @@
 
 from functools import partial
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.test_util import check_grads
 
-from ssenet_jax.models import AFFINITY_STRIDE, BACKBONES, AffinityNet, CamNet, DeepLab, output_size
+from ssenet_jax.config import paper_config
+from ssenet_jax.models import (
+    AFFINITY_STRIDE,
+    BACKBONES,
+    AffinityNet,
+    Backbone,
+    CamNet,
+    DeepLab,
+    default_frozen,
+    output_size,
+)
 from ssenet_jax.models.depthwise import _library, depthwise_conv
 from ssenet_jax.models.layers import Norm, pointwise, relu6
+from ssenet_jax.training.optim import check_patterns, flatten
 
 NARROW = 1 / 16
 IMAGES = np.zeros((1, 32, 32, 3), np.float32)
@@ -212,6 +224,44 @@ def test_written_gradients_equal_numerical_ones():
     check_grads(relu6, (x,), order=1, modes=["rev"], eps=1e-3, atol=1e-2, rtol=1e-2)
     kernel = jax.random.normal(jax.random.key(7), (4, 2))
     check_grads(pointwise, (x, kernel), order=1, modes=["rev"], atol=1e-2, rtol=1e-2)
+
+
+class Mosaic(nn.Module):
+    """A backbone as one from outside: the mean over squares of eight pixels, and a layer a tap."""
+
+    width: float
+    norm: str
+    dtype: jnp.dtype
+    dropout: float
+    remat: bool
+    output_stride: int
+
+    @nn.compact
+    def __call__(self, images, train=False, sizes=None):
+        n, h, w, c = images.shape
+        x = jnp.mean(images.reshape(n, h // 8, 8, w // 8, 8, c), (2, 4))
+        taps = {name: nn.Dense(4, name=name)(x) for name in ("conv4", "conv5", "conv6")}
+        return taps["conv6"], taps
+
+
+def test_a_backbone_from_outside_is_one_row(monkeypatch):
+    row = Backbone(Mosaic, {8: (8, 8, 8)}, (0.0,) * 3, (255.0,) * 3, frozen=("backbone/conv4/.*",))
+    monkeypatch.setitem(BACKBONES, "mosaic", row)
+    assert default_frozen("mosaic") == ("backbone/conv4/.*",)
+    for name, network in MODELS.items():
+        model = network(backbone="mosaic")
+        variables = model.init(jax.random.key(0), IMAGES)
+        assert model.apply(variables, IMAGES)[0].shape[:3] == (1, 4, 4), name
+        check_patterns(flatten(variables["params"]), default_frozen("mosaic"))
+
+
+def test_default_patterns_match_parameters_of_every_network():
+    """Whoever adds a backbone sees here that its frozen patterns are those of its own paths."""
+    for backbone in BACKBONES:
+        for network in MODELS.values():
+            shapes = jax.eval_shape(network(backbone=backbone).init, jax.random.key(0), IMAGES)
+            groups = [pattern for pattern, *_ in paper_config().classifier.groups]
+            check_patterns(flatten(shapes["params"]), [*default_frozen(backbone), *groups])
 
 
 def test_wrong_settings_are_named():
