@@ -142,4 +142,19 @@ def _variant(name: str, stages: tuple[Stage, ...]) -> Backbone:
     )
 
 
-BACKBONES = {"efficientnet_lite0": _variant("lite0", _STAGES)}
+def _scaled(width: float, depth: float) -> tuple[Stage, ...]:
+    """EfficientNet's compound scaling, channels in steps of eight; Lite leaves the first and the last stage's depth."""
+
+    def scale(number: int, stage: Stage) -> Stage:
+        factor = depth if 0 < number < len(_STAGES) - 1 else 1
+        channels = int(stage.channels * width + 4) // 8 * 8
+        return stage._replace(repeats=math.ceil(stage.repeats * factor), channels=channels)
+
+    return tuple(scale(number, stage) for number, stage in enumerate(_STAGES))
+
+
+BACKBONES = {
+    "efficientnet_lite0": _variant("lite0", _STAGES),
+    "efficientnet_lite1": _variant("lite1", _scaled(width=1.0, depth=1.1)),
+    "efficientnet_lite2": _variant("lite2", _scaled(width=1.1, depth=1.2)),
+}
