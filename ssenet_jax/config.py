@@ -51,6 +51,7 @@ def paper_config(reference: str = "code") -> ConfigDict:
             "model": {
                 "backbone": "resnet38",  # or "efficientnet_lite0"
                 "width": 1.0,  # multiplies every channel count
+                "output_stride": 0,  # pixels a cell of the CAM spans; 0: the backbone's own; 8 for finer CAMs of Lite0
                 "norm": "frozen",  # "frozen": imported statistics; "batch": from scratch
                 "dropout": 1.0,  # factor on the published rates
                 "frozen": _any("default"),  # "default": what the backbone's file says; or regexes over parameter paths
@@ -103,6 +104,7 @@ def paper_config(reference: str = "code") -> ConfigDict:
             "affinity": {
                 **_training(epochs=8, batch_size=8, lr=0.01, momentum=5e-4),
                 "init": "weights",  # start from init.weights, or from the "classifier"
+                "stride": 8,  # pixels a cell of the walk spans; 4 where images are small
                 "radius": 5,
                 "border": "full",  # "reference" leaves out the border pairs that the authors' code leaves out
                 "brightness": 0.3,
