@@ -54,12 +54,16 @@ def cam_function(model: Any, *, scales: tuple[float, ...], flip: bool) -> Callab
             wanted = jnp.tile(classes, (repeats, 1))[:, None, None]
             cam = jnp.take_along_axis(cam.astype(jnp.float32), wanted, axis=3)
             # the authors' network enlarges the map to its own input before the relu
-            return jax.nn.relu(resize_valid(cam, output_size(sizes, model.backbone, model.output_stride), sizes, images.shape[1:3]))
+            return jax.nn.relu(resize_valid(cam, _cells(model, sizes), sizes, images.shape[1:3]))
 
         cams = _multi_scale(network, batch, canvas, lambda sizes: sizes, flip)
         return fuse_scales((cams * present[:, None, None])[None])
 
     return jax.jit(fused, static_argnames="canvas")
+
+
+def _cells(model: Any, sizes: Array) -> Array:
+    return output_size(sizes, model.backbone, model.output_stride)
 
 
 def walk_function(model: Any, *, radius: int, beta: float, steps: int, border: str, method: str) -> Callable:
@@ -68,7 +72,7 @@ def walk_function(model: Any, *, radius: int, beta: float, steps: int, border: s
     Every map walks alone and a constant one stays as it is, so a background of constant score need not walk.
 
     Returns:
-        ``f(variables, batch, cams, canvas)`` -> (n, h/stride, w/stride, m) float32 scores of the classes in the CAMs' slots.
+        ``f(variables, batch, cams, canvas)`` -> (n, h/stride, w/stride, m) float32 scores of the classes in the slots.
     """
 
     def propagate(variables, batch, cams, canvas):
@@ -94,7 +98,7 @@ def probability_function(model: Any, *, scales: Sequence[float], flip: bool) -> 
         def network(images, sizes):
             return model.apply(variables, images, sizes=sizes)[0].astype(jnp.float32)
 
-        logits = _multi_scale(network, batch, canvas, lambda sizes: output_size(sizes, model.backbone, model.output_stride), flip)
+        logits = _multi_scale(network, batch, canvas, lambda sizes: _cells(model, sizes), flip)
         return jax.nn.softmax(logits / views_per_image)
 
     return jax.jit(probabilities, static_argnames="canvas")

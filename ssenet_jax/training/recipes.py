@@ -117,7 +117,12 @@ TRAININGS = {
         "classifier", lambda config, keywords, c: CamNet(num_classes=c, **keywords), _plain_loss, _labels
     ),
     "classifier": Training("classifier", _classifier, _classifier_loss, _labels),
-    "affinity": Training("affinity", lambda config, keywords, c: AffinityNet(stride=config.affinity.stride, **keywords), _affinity_loss, _cells),
+    "affinity": Training(
+        "affinity",
+        lambda config, keywords, c: AffinityNet(stride=config.affinity.stride, **keywords),
+        _affinity_loss,
+        _cells,
+    ),
     "segmenter": Training(
         "segmenter",
         lambda config, keywords, c: DeepLab(num_classes=c + 1, **keywords),
