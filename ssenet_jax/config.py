@@ -19,7 +19,7 @@ GROUPS = (
 
 # Keys that change how a run is carried out and not what it computes; a workdir may be continued under other values.
 RUNTIME_KEYS = (
-    r"title|stages|remat",
+    r"title|stages|baseline|remat",
     r"data\.(root|sbd_root|cache|on_error)",
     r"mesh\..*",
     r"inference\..*",
@@ -43,8 +43,8 @@ def paper_config(reference: str = "code") -> ConfigDict:
             "title": "SSENet on VOC 2012",
             "seed": 0,
             "reference": "code",
-            # what is run when --stages does not say: these, all that they read, then evaluate and report
-            "stages": ("segment",),
+            "stages": (),  # what is run, with all that it reads, when --stages does not say; (): up to the predictions
+            "baseline": False,  # beside it the classifier without a regulariser, for its CAMs
             "dtype": "float32",  # of the computation, "float32" or "bfloat16"; parameters are float32 either way
             "remat": False,  # in training keep only the blocks' inputs: less memory, about a third more time
             "data": _data(),

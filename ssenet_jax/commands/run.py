@@ -25,7 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--workdir", required=True, type=Path, help="where everything is written; a rerun goes on there"
     )
-    parser.add_argument("--stages", default="", help="comma-separated; default: config.stages and all that they need")
+    parser.add_argument("--stages", default="", help="comma-separated; default: what the config asks for")
     parser.add_argument(
         "--coordinator", default="", metavar="HOST:PORT", help="process 0; found on Cloud TPU and Slurm"
     )

@@ -14,7 +14,7 @@ from ssenet_jax import artifacts
 from ssenet_jax.datasets import Source
 from ssenet_jax.stages import final
 from ssenet_jax.stages.context import Context, Job
-from ssenet_jax.stages.table import TABLE, needs_of, place_of, with_needs
+from ssenet_jax.stages.table import TABLE, asked_for, needs_of, place_of
 from ssenet_jax.training import hosts
 from ssenet_jax.training.loop import Preempted
 
@@ -28,16 +28,16 @@ def run_stages(config: ConfigDict, workdir: Path, names: tuple[str, ...] = ()) -
     Args:
         config: see ``config.paper_config``.
         workdir: made when absent; held by a lock while this runs.
-        names: of ``ORDER``; none stands for those of ``config.stages``, all that they read, and the final ones.
+        names: of ``ORDER``; none stands for those that the config asks for, and the final ones.
 
     Raises:
         ValueError: an unknown stage, bad data, or results in the workdir that were made under other settings.
         OSError: the workdir cannot be written, or another run is using it.
     """
-    unknown = [name for name in (*names, *config.stages) if name not in ORDER]
+    unknown = [name for name in names if name not in ORDER]
     if unknown:
         raise ValueError(f"there is no stage {unknown[0]}; the stages are {', '.join(ORDER)}")
-    wanted = set(names) or {*with_needs(config.stages, config), *FINAL}
+    wanted = set(names) or {*asked_for(config), *FINAL}
     with artifacts.locked(workdir, jax.process_index()):
         context = Context(config, workdir)
         if context.is_writer:

@@ -105,7 +105,7 @@ def _labels(section: ConfigDict, num_classes: int) -> Target:
 
 
 def _cells(section: ConfigDict, num_classes: int) -> Target:
-    return Target("label", (-(-section.crop // section.stride),) * 2, jnp.uint8)
+    return Target("seeds", (-(-section.crop // section.stride),) * 2, jnp.uint8)
 
 
 def _pixels(section: ConfigDict, num_classes: int) -> Target:
