@@ -289,12 +289,18 @@ def test_a_byte_order_mark_is_no_part_of_a_column(own):
     assert datasets.load(own, "train").ids == ["a"]
 
 
-def test_thousands_of_missing_photos_are_counted_not_printed(own):
+def test_thousands_of_missing_photos_are_counted_not_printed(own, caplog):
     rows = "".join(f"missing{i}.png,elm\n" for i in range(3000)) + f"{'x' * 150}.png,elm\n"
     (Path(own.root) / "train.csv").write_text(HEAD + "a.png,elm\n" + rows)
     (Path(own.root) / "images/a.png").write_bytes(b"cut")
     lines = faults(own)
     assert len(lines) == 22 and "(2981 more)" in lines[-1] and any("does not decode" in line for line in lines)
+
+    own.on_error = "skip"
+    (Path(own.root) / "images/a.png").write_bytes(encoded(PHOTO))
+    own.folder.masks = ""
+    assert datasets.load(own, "train").ids == ["a"]
+    assert len(caplog.messages) == 21 and caplog.messages[-1].startswith("left out: 2981 more")
 
 
 def test_a_name_in_a_message_cannot_reach_the_terminal():
