@@ -212,6 +212,12 @@ def deflate_bomb(size):
     return stream.getvalue()
 
 
+def _directory_moved(data):
+    """Where the directory stands and its length, in the last record of a zip, made to lie before the first byte."""
+    end = data.rindex(b"PK\x05\x06")
+    return data[: end + 12] + struct.pack("<II", len(data) * 2, len(data)) + data[end + 20 :]
+
+
 GOOD = npy(header(), RAW)
 NPZ = {
     "a bomb whose header agrees": (deflate_bomb(200 << 20), "without compression"),
@@ -241,6 +247,7 @@ NPZ = {
     "fewer bytes than it says": (deflated(GOOD[:-1]), "23 bytes of data"),
     "a name with escape codes": (zipped([(f"{ANSI}.npy", GOOD)]), "holds control characters"),
     "another compression": (zipped([("a.npy", GOOD)], zipfile.ZIP_LZMA), "another method"),
+    "a directory before the file's start": (_directory_moved(zipped([("a.npy", GOOD)])), "not a readable .npz"),
     "a wrong check sum": (zipped([("a.npy", GOOD)]).replace(struct.pack("<I", zlib.crc32(GOOD)), b"abcd"), "CRC"),
 }
 
