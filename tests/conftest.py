@@ -4,6 +4,7 @@ import atexit
 import os
 import shutil
 import tempfile
+import tracemalloc
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
@@ -19,8 +20,27 @@ PURE_MODULES = ("equivariance", "losses", "ser", "cam", "crf", "affinity", "rand
 install_import_hook([f"ssenet_jax.{module}" for module in PURE_MODULES], "beartype.beartype")
 
 import jax  # noqa: E402
+import pytest  # noqa: E402
 from absl import flags  # noqa: E402
 
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
 flags.FLAGS.mark_as_parsed()
+
+
+@pytest.fixture
+def refused():
+    """Checks that a reader refuses a file in one line that names it, in memory of the order of the file's size."""
+
+    def check(read, path, message):
+        tracemalloc.start()
+        try:
+            with pytest.raises(ValueError, match=message) as error:
+                read(path)
+            peak = tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+        assert path.name in str(error.value) and str(error.value).isprintable() and len(str(error.value)) <= 400
+        assert peak < 60 * path.stat().st_size + (4 << 20)
+
+    return check
