@@ -15,7 +15,7 @@ PIPELINE = ("grain", "tensorflow_datasets", "array_record")
 
 # From the data to the command, as in the README's map.
 FLOW = (
-    "config artifacts datasets models equivariance cam losses ser crf affinity random_walk metrics training.optim "
+    "config artifacts datasets equivariance cam losses ser seam crf affinity random_walk metrics models training.optim "
     "checkpoint pretrained training.sharding training.hosts training.logs training.step training.objectives "
     "training.recipes training.loop report.charts report.pictures report.page stages.seeds stages.inference "
     "stages.context stages.score stages.train stages.apply stages.final stages.table commands.chips commands.plan "
@@ -31,7 +31,8 @@ def imported_by(statement: str) -> set[str]:
 
 def test_a_loss_brings_in_neither_network_nor_data_libraries():
     loaded = imported_by(
-        "import ssenet_jax.losses, ssenet_jax.ser, ssenet_jax.cam, ssenet_jax.random_walk, ssenet_jax.metrics"
+        "import ssenet_jax.losses, ssenet_jax.ser, ssenet_jax.seam, ssenet_jax.cam, ssenet_jax.random_walk, "
+        "ssenet_jax.metrics"
     )
     assert "jax" in loaded
     assert not loaded & set(HEAVY)

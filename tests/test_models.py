@@ -14,10 +14,10 @@ from ssenet_jax.equivariance import resize_to
 from ssenet_jax.models import (
     AFFINITY_STRIDE,
     BACKBONES,
+    NETWORKS,
     AffinityNet,
     Backbone,
     CamNet,
-    DeepLab,
     default_frozen,
     output_size,
 )
@@ -38,6 +38,7 @@ PARAMETER_COUNTS = {
     ("cam", "efficientnet_lite0"): 3_396_608,
     ("affinity", "efficientnet_lite0"): 3_670_528,
     ("segmenter", "efficientnet_lite0"): 5_120_533,
+    ("seam", "resnet38"): 105_376_576,
     ("cam", "efficientnet_lite1"): 4_161_280,
     ("affinity", "efficientnet_lite1"): 4_435_200,
     ("segmenter", "efficientnet_lite1"): 5_885_205,
@@ -45,7 +46,6 @@ PARAMETER_COUNTS = {
     ("affinity", "efficientnet_lite2"): 5_120_320,
     ("segmenter", "efficientnet_lite2"): 6_708_053,
 }
-MODELS = {"cam": CamNet, "affinity": AffinityNet, "segmenter": DeepLab}
 
 
 def variables_of(model, images=IMAGES):
@@ -70,7 +70,7 @@ def narrow_lite():
 
 @pytest.mark.parametrize(("head", "backbone"), PARAMETER_COUNTS)
 def test_parameter_counts(head, backbone):
-    model = MODELS[head](backbone=backbone)
+    model = NETWORKS[head](backbone=backbone)
     shapes = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 64, 64, 3)))
     assert sum(leaf.size for leaf in jax.tree.leaves(shapes["params"])) == PARAMETER_COUNTS[head, backbone]
 
@@ -87,7 +87,7 @@ def test_parameter_counts(head, backbone):
     ],
 )
 def test_padded_batch_equals_each_image_alone(head, settings, stride):
-    model = MODELS[head](**settings, width=NARROW)
+    model = NETWORKS[head](**settings, width=NARROW)
     variables = variables_of(model)
     rng = np.random.default_rng(1)
     images = [rng.standard_normal((1, *size, 3), dtype=np.float32) for size in VALID]
@@ -289,17 +289,18 @@ def test_a_backbone_from_outside_is_one_row(monkeypatch):
     row = Backbone(Mosaic, {8: (8, 8, 8)}, (0.0,) * 3, (255.0,) * 3, frozen=("backbone/conv4/.*",))
     monkeypatch.setitem(BACKBONES, "mosaic", row)
     assert default_frozen("mosaic") == ("backbone/conv4/.*",)
-    for name, network in MODELS.items():
+    for name, network in NETWORKS.items():
         model = network(backbone="mosaic")
         variables = shapes_of(model)
-        assert jax.eval_shape(model.apply, variables, IMAGES)[0].shape[:3] == (1, 4, 4), name
+        outputs = jax.tree.leaves(jax.eval_shape(model.apply, variables, IMAGES)[0])
+        assert all(output.shape[:3] == (1, 4, 4) for output in outputs), name
         check_patterns(flatten(variables["params"]), default_frozen("mosaic"))
 
 
 def test_default_patterns_match_parameters_of_every_network():
     """Whoever adds a backbone sees here that its frozen patterns are those of its own paths."""
     for backbone in BACKBONES:
-        for network in MODELS.values():
+        for network in NETWORKS.values():
             shapes = shapes_of(network(backbone=backbone))
             groups = [pattern for pattern, *_ in paper_config().classifier.groups]
             check_patterns(flatten(shapes["params"]), [*default_frozen(backbone), *groups])
