@@ -8,7 +8,7 @@ names a folder of masks (0 background, 1.. the classes in alphabetical order, 25
 EfficientNet-Lite0 with ImageNet weights; on two CPU cores the classifier takes a fifth of a second per photo and epoch.
 """
 
-from ssenet_jax.config import FROZEN, paper_config
+from ssenet_jax.config import paper_config
 
 
 def get_config():
@@ -18,7 +18,6 @@ def get_config():
     config.data.eval_split = ""
     config.data.max_side = 512
     config.model.backbone = "efficientnet_lite0"
-    config.model.frozen = FROZEN["efficientnet_lite0"]
     config.init.weights = "efficientnet_lite0"
 
     classifier = config.classifier

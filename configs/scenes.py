@@ -5,13 +5,13 @@
 ``configs/scenes.py:tiny`` is the same path in two minutes, on few small scenes; its figures mean nothing.
 """
 
-from ssenet_jax.config import BASELINE_STAGES, STAGES, paper_config
+from ssenet_jax.config import paper_config
 
 
 def get_config(size="full"):
     config = paper_config()
     config.title = "SSENet on scenes"
-    config.stages = (*BASELINE_STAGES, *STAGES)
+    config.baseline = True
     config.data.name = "scenes"
     config.data.eval_split = "test"
 
@@ -39,7 +39,7 @@ def get_config(size="full"):
     affinity = config.affinity
     affinity.init, affinity.steps, affinity.batch_size, affinity.lr = "classifier", 500, 8, 0.1
     affinity.hue = 0.0
-    config.random_walk.steps, config.random_walk.alpha = 4, 0.36  # the grid is 12 x 12: a step reaches a third of it
+    config.random_walk.steps, config.labels.alpha = 4, 0.36  # the grid is 12 x 12: a step reaches a third of it
 
     segmenter = config.segmenter
     segmenter.init, segmenter.steps, segmenter.batch_size, segmenter.lr = "classifier", 700, 8, 0.02

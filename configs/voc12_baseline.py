@@ -14,5 +14,5 @@ def get_config(reference="code"):
     config = paper_config(reference or "code")
     config.title = "Baseline on VOC 2012"
     config.data.train_split = "train_aug"
-    config.ser.eta = 0.0
+    config.classifier.regulariser = "none"
     return config

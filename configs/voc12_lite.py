@@ -6,7 +6,7 @@ Trains the baseline's classifier too, for its CAMs; ``configs/voc12_lite.py:base
 second branch. README.md has what we measured.
 """
 
-from ssenet_jax.config import BASELINE_STAGES, FROZEN, STAGES, paper_config
+from ssenet_jax.config import paper_config
 
 
 def get_config(branch="ssenet"):
@@ -16,9 +16,8 @@ def get_config(branch="ssenet"):
     config.title = (
         "SSENet on VOC 2012, EfficientNet-Lite0" if branch == "ssenet" else "Baseline on VOC 2012, EfficientNet-Lite0"
     )
-    config.stages = (*BASELINE_STAGES, *STAGES) if branch == "ssenet" else STAGES
+    config.baseline = branch == "ssenet"
     config.model.backbone = "efficientnet_lite0"
-    config.model.frozen = FROZEN["efficientnet_lite0"]
     config.init.weights = "efficientnet_lite0"
 
     classifier = config.classifier
@@ -27,8 +26,8 @@ def get_config(branch="ssenet"):
     classifier.momentum, classifier.weight_decay = 0.9, 1e-4
     classifier.brightness = classifier.contrast = classifier.saturation = classifier.hue = 0.0
     classifier.brightness_shift = 0.2
+    config.classifier.regulariser = "ser" if branch == "ssenet" else "none"
     config.ser.rate = 0.5
-    config.ser.eta = 1.0 if branch == "ssenet" else 0.0
 
     config.cam.scales = (0.5, 1.0, 1.5)
 

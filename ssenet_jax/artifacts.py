@@ -13,7 +13,7 @@ import re
 import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -76,6 +76,38 @@ def read_arrays(path: Path, *names: str) -> tuple[np.ndarray, ...]:
         raise FileNotFoundError(f"{path} is missing; run the stage that writes it first") from None
     except (zipfile.BadZipFile, KeyError, EOFError, ValueError, OSError) as error:
         raise ValueError(f"{path} is damaged ({error}); delete it and run the stage that writes it again") from error
+
+
+class Cam(NamedTuple):
+    """Scores of the classes that an image has: CAMs, seeds, walks.
+
+    Attributes:
+        maps: (h, w, m) scores in [0, 1] of the classes, or (h, w, m + 1) where the background comes first.
+        classes: (m,) int32 class indices, the first class of the data set being 0.
+    """
+
+    maps: np.ndarray
+    classes: np.ndarray
+
+    def labels_of(self, slots: np.ndarray) -> np.ndarray:
+        """The label, 0 for the background, of slots: 0 stands for the background, j + 1 for the j-th of the classes."""
+        return np.concatenate([[0], self.classes + 1]).astype(np.uint8)[slots]
+
+
+def write_cam(path: Path, cam: Cam) -> None:
+    """Writes a CAM or walk with its scores as float16."""
+    write_arrays(path, cam=cam.maps.astype(np.float16), classes=cam.classes.astype(np.int32))
+
+
+def read_cam(path: Path) -> Cam:
+    """Reads what `write_cam` wrote; raises as `read_arrays`."""
+    return Cam(*read_arrays(path, "cam", "classes"))
+
+
+def read_seeds(path: Path) -> tuple[Cam, Cam]:
+    """Reads an image's marginals at the low and the high alpha, background first; raises as `read_arrays`."""
+    low, high, classes = read_arrays(path, "low", "high", "classes")
+    return Cam(low, classes), Cam(high, classes)
 
 
 def write_mask(path: Path, mask: np.ndarray) -> None:

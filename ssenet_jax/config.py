@@ -4,7 +4,9 @@
 the text of the paper where the two disagree.
 """
 
-from ml_collections import ConfigDict
+from typing import Any
+
+from ml_collections import ConfigDict, FieldReference
 
 # Rows (regex over parameter paths, learning rate multiplier, decay multiplier): biases learn twice as fast and do
 # not decay, new layers ten times as fast.
@@ -15,28 +17,9 @@ GROUPS = (
     (".*", 10.0, 1.0),
 )
 
-# Parameters that keep their imported values: all norms, and the front of the network.
-FROZEN = {
-    "resnet38": (r"backbone/(conv1a|b2(_\d)?)/.*", r"backbone/(.*/)?bn[^/]*/.*"),
-    "efficientnet_lite0": (r"backbone/(conv_stem|blocks_[0-4])/.*", r"backbone/(.*/)?bn[^/]*/.*"),
-}
-
-STAGES = (
-    "train_classifier",
-    "infer_cams",
-    "refine_seeds",
-    "train_affinity",
-    "propagate",
-    "train_segmenter",
-    "segment",
-    "evaluate",
-    "report",
-)
-BASELINE_STAGES = ("train_baseline", "infer_baseline_cams")
-
 # Keys that change how a run is carried out and not what it computes; a workdir may be continued under other values.
 RUNTIME_KEYS = (
-    r"title|stages|remat",
+    r"title|stages|baseline|remat",
     r"data\.(root|sbd_root|cache|on_error)",
     r"mesh\..*",
     r"inference\..*",
@@ -60,16 +43,18 @@ def paper_config(reference: str = "code") -> ConfigDict:
             "title": "SSENet on VOC 2012",
             "seed": 0,
             "reference": "code",
-            "stages": STAGES,
+            "stages": (),  # what is run, with all that it reads, when --stages does not say; (): up to the predictions
+            "baseline": False,  # beside it the classifier without a regulariser, for its CAMs
             "dtype": "float32",  # of the computation, "float32" or "bfloat16"; parameters are float32 either way
             "remat": False,  # in training keep only the blocks' inputs: less memory, about a third more time
             "data": _data(),
             "model": {
                 "backbone": "resnet38",  # or "efficientnet_lite0"
                 "width": 1.0,  # multiplies every channel count
+                "output_stride": 0,  # pixels a cell of the CAM spans; 0: the backbone's own; 8 for finer CAMs of Lite0
                 "norm": "frozen",  # "frozen": imported statistics; "batch": from scratch
                 "dropout": 1.0,  # factor on the published rates
-                "frozen": FROZEN["resnet38"],  # regexes over parameter paths
+                "frozen": _any("default"),  # "default": what the backbone's file says; or regexes over parameter paths
             },
             "init": {
                 "weights": "",  # a .params, .pth or .npz file, "efficientnet_lite0" for the packaged ones, "" for none
@@ -82,15 +67,23 @@ def paper_config(reference: str = "code") -> ConfigDict:
                 "saturation": 0.3,
                 "hue": 0.1,
                 "brightness_shift": 0.0,  # added to the normalised image, uniform in +- this
+                "regulariser": "ser",  # of the CAM: a row of training.recipes.REGULARISERS, "none" for one branch
             },
             "ser": {
                 "eta": 1.0,  # weight of the regulariser
-                "rate": 0.3,  # size of the second branch
                 "eta_warmup": 0.0,  # share of the steps over which eta rises from zero
                 "normalize": "max",  # "max" or "none"
                 "classes": "all",  # mean over "all" classes or those "present"
                 "cam_size": "image",  # compare at the image's size or at the "feature" size
-                "p": 2,
+                "p": 2.0,
+                "operators": ("resize",),  # A: names of ssenet_jax.equivariance
+                "draw": "one",  # of several operators each step takes "one", or "all" one after the other
+                # their arguments: a number, or a range (low, high) drawn anew each step
+                "rate": _any(0.3),  # of resize: the size of the second branch
+                "degrees": _any((-20.0, 20.0)),  # of rotate
+                "shift": _any((-0.1, 0.1)),  # of translate: dy and dx, in fractions of height and width
+                "quarter_turns": _any(1),  # of rot90
+                "matrix": _any(((0.9, 0.1, 0.0), (-0.1, 0.9, 0.0))),  # of affine
             },
             "cam": {
                 "scales": (0.5, 1.0, 1.5, 2.0),
@@ -111,6 +104,7 @@ def paper_config(reference: str = "code") -> ConfigDict:
             "affinity": {
                 **_training(epochs=8, batch_size=8, lr=0.01, momentum=5e-4),
                 "init": "weights",  # start from init.weights, or from the "classifier"
+                "stride": 8,  # pixels a cell of the walk spans; 4 where images are small
                 "radius": 5,
                 "border": "full",  # "reference" leaves out the border pairs that the authors' code leaves out
                 "brightness": 0.3,
@@ -123,8 +117,12 @@ def paper_config(reference: str = "code") -> ConfigDict:
                 "steps": 256,
                 "border": "full",
                 "method": "auto",
-                "background": "constant",  # "constant": alpha is the score; "power": (1 - max) ** alpha
+            },
+            "labels": {
+                "source": "walk",  # "walk", "cam", "seeds", or "masks": the data set's own, the supervised bound
+                "background": "constant",  # its score is alpha; or "power": (1 - largest score) ** alpha
                 "alpha": 0.2,
+                "crf": False,  # a CRF on the scores before they become labels
             },
             "segmenter": {
                 **_training(epochs=0, steps=20_000, batch_size=10, lr=0.001, momentum=0.9),
@@ -198,6 +196,11 @@ def _data() -> dict:
         "scenes": {"seed": 0, "num_train": 1200, "num_test": 300, "size": 96},
         "folder": {"csv": "train.csv", "eval_csv": "", "images": "images", "masks": ""},
     }
+
+
+def _any(value: Any) -> FieldReference:
+    """A key whose values differ in type."""
+    return FieldReference(value, field_type=object)
 
 
 def _training(*, epochs: int, batch_size: int, lr: float, momentum: float, steps: int = 0) -> dict:

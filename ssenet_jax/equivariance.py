@@ -7,18 +7,19 @@ and width, so that one operator serves an image and its smaller CAM.
 import dataclasses
 import math
 from collections.abc import Callable, Sequence
+from types import ModuleType
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, Shaped
 
-Matrices = tuple[np.ndarray, np.ndarray]
+Matrices = tuple[np.ndarray | Array, np.ndarray | Array]
 
 
 @dataclasses.dataclass(frozen=True)
 class Operator:
-    """A linear spatial operator: a callable (n, h, w, *) -> (n, h2, w2, *).
+    """A linear spatial operator: a callable (n, h, w, *) -> (n, h2, w2, *) of floating point; TypeError for others.
 
     Attributes:
         apply: the operator itself.
@@ -30,6 +31,7 @@ class Operator:
     matrices: Callable[[int, int], Matrices] | None = None
 
     def __call__(self, x: Array) -> Array:
+        _check_floating(x)
         return self.apply(x)
 
 
@@ -55,6 +57,7 @@ def linear_matrix(size: int, out: int, *, step: float | None = None) -> np.ndarr
 
 def apply_matrices(rows: np.ndarray | Array, cols: np.ndarray | Array, x: Shaped[Array, "n h w *m"]) -> Array:
     """Multiplies the rows of x by one matrix and its columns by another, in float32 precision on every device."""
+    _check_floating(x)
     rows, cols = jnp.asarray(rows, x.dtype), jnp.asarray(cols, x.dtype)
     highest = jax.lax.Precision.HIGHEST
 
@@ -81,10 +84,20 @@ def resize_to(x: Shaped[Array, "n h w *m"], size: tuple[int, int]) -> Array:
 
     Returns:
         (n, *size, *), dtype of x.
+
+    Raises:
+        TypeError: x is not floating point.
     """
+    _check_floating(x)
     if x.shape[1:3] == tuple(size):
         return x
     return apply_matrices(linear_matrix(x.shape[1], size[0]), linear_matrix(x.shape[2], size[1]), x)
+
+
+def _check_floating(x: Array) -> None:
+    # in the dtype of an image of bytes every weight below 1 is 0
+    if not jnp.issubdtype(x.dtype, jnp.inexact):
+        raise TypeError(f"got an array of {x.dtype}; convert it first: x.astype(jnp.float32)")
 
 
 def _valid_matrix(size_in: Array, size_out: Array, length_in: int, length_out: int) -> Array:
@@ -116,6 +129,7 @@ def resize_valid(
     Returns:
         The resized areas at the top left, zero elsewhere.
     """
+    _check_floating(x)
     rows = jax.vmap(lambda a, b: _valid_matrix(a, b, x.shape[1], canvas_out[0]))(sizes_in[:, 0], sizes_out[:, 0])
     cols = jax.vmap(lambda a, b: _valid_matrix(a, b, x.shape[2], canvas_out[1]))(sizes_in[:, 1], sizes_out[:, 1])
     highest = jax.lax.Precision.HIGHEST
@@ -170,29 +184,35 @@ def rot90(k: int = 1) -> Operator:
     return Operator(lambda x: jnp.rot90(x, k, axes=(1, 2)))
 
 
-def translate(dy: int | float, dx: int | float) -> Operator:
+def translate(dy: int | float | Array, dx: int | float | Array) -> Operator:
     """Moves content down by dy of the height and right by dx of the width; zeros move in; bilinear.
 
     Args:
-        dy: fraction of the height, positive is down.
-        dx: fraction of the width, positive is right.
+        dy: fraction of the height, positive is down; may be traced.
+        dx: fraction of the width, positive is right; may be traced.
     """
 
-    def matrix(size: int, fraction: float) -> np.ndarray:
-        position = np.arange(size) - fraction * size
-        return np.maximum(0.0, 1.0 - np.abs(position[:, None] - np.arange(size)[None, :]))
+    def matrix(size: int, fraction: float | Array) -> np.ndarray | Array:
+        xp = _numpy_of(fraction)
+        cells = xp.arange(size, dtype=float)
+        return xp.maximum(0.0, 1.0 - xp.abs((cells - fraction * size)[:, None] - cells[None, :]))
 
     return _separable(lambda h: matrix(h, dy), lambda w: matrix(w, dx))
 
 
-def rotate(degrees: int | float) -> Operator:
-    """Turns counterclockwise about the centre, keeping the shape; zeros outside; bilinear."""
-    angle = math.radians(degrees)
-    cos, sin = math.cos(angle), math.sin(angle)
+def rotate(degrees: int | float | Array) -> Operator:
+    """Turns counterclockwise about the centre, keeping the shape; zeros outside; bilinear.
 
-    def to_input(h: int, w: int) -> np.ndarray:
+    Args:
+        degrees: may be traced.
+    """
+    xp = _numpy_of(degrees)
+    angle = xp.deg2rad(degrees)
+    cos, sin = xp.cos(angle), xp.sin(angle)
+
+    def to_input(h: int, w: int) -> np.ndarray | Array:
         # The angle is one between pixels: in half heights and half widths the off-diagonal takes the aspect.
-        return np.array([[cos, sin * w / h, 0.0], [-sin * h / w, cos, 0.0]])
+        return xp.stack([xp.stack([cos, sin * w / h, 0.0 * cos]), xp.stack([-sin * h / w, cos, 0.0 * cos])])
 
     return Operator(lambda x: _sample_affine(x, to_input(x.shape[1], x.shape[2])))
 
@@ -215,21 +235,29 @@ def affine(matrix_2x3: Sequence[Sequence[int | float]] | np.ndarray) -> Operator
     return Operator(lambda x: _sample_affine(x, matrix))
 
 
-def _sample_affine(x: Array, to_input: np.ndarray) -> Array:
+def _numpy_of(value: object) -> ModuleType:
+    """numpy, whose float64 keeps constants exact, or jax.numpy for what is traced."""
+    return jnp if isinstance(value, jax.Array) else np
+
+
+def _sample_affine(x: Array, to_input: np.ndarray | Array) -> Array:
     n, h, w = x.shape[:3]
+    xp = _numpy_of(to_input)
     y, xx = np.meshgrid((2 * np.arange(h) + 1) / h - 1, (2 * np.arange(w) + 1) / w - 1, indexing="ij")
-    source = np.einsum("ij,jp->ip", to_input, np.stack([y.ravel(), xx.ravel(), np.ones(h * w)]))
+    place = np.stack([y.ravel(), xx.ravel(), np.ones(h * w)])
+    source = xp.einsum("ij,jp->ip", to_input, place if xp is np else jnp.asarray(place, jnp.float32))
     # Rounding keeps an exact quarter turn from reading 1e-16 beyond the edge.
-    row = np.round(((source[0] + 1) * h - 1) / 2, 9)
-    col = np.round(((source[1] + 1) * w - 1) / 2, 9)
+    digits = 9 if xp is np else 4
+    row = xp.round(((source[0] + 1) * h - 1) / 2, digits)
+    col = xp.round(((source[1] + 1) * w - 1) / 2, digits)
     flat = x.reshape(n, h * w, *x.shape[3:])
     total = jnp.zeros_like(flat)
     for top in (0, 1):
         for left in (0, 1):
-            i, j = np.floor(row).astype(int) + top, np.floor(col).astype(int) + left
-            weight = np.maximum(0, 1 - np.abs(row - i)) * np.maximum(0, 1 - np.abs(col - j))
-            weight = np.where((i >= 0) & (i < h) & (j >= 0) & (j < w), weight, 0.0)
-            index = np.clip(i, 0, h - 1) * w + np.clip(j, 0, w - 1)
+            i, j = xp.floor(row) + top, xp.floor(col) + left
+            weight = xp.maximum(0, 1 - xp.abs(row - i)) * xp.maximum(0, 1 - xp.abs(col - j))
+            weight = xp.where((i >= 0) & (i < h) & (j >= 0) & (j < w), weight, 0.0)
+            index = (xp.clip(i, 0, h - 1) * w + xp.clip(j, 0, w - 1)).astype(np.int32)
             weight = jnp.asarray(weight, x.dtype).reshape(1, h * w, *[1] * (x.ndim - 3))
             total = total + jnp.take(flat, index, axis=1) * weight
     return total.reshape(x.shape)

@@ -22,8 +22,8 @@ from ssenet_jax.models import BACKBONES, AffinityNet, CamNet, SeamNet
 from ssenet_jax.pretrained import from_torch
 from ssenet_jax.pretrained.names import torch_names
 from ssenet_jax.seam import pixel_correlation, resize_aligned, seam_loss
-from ssenet_jax.stages import inference
-from ssenet_jax.training import objectives, optim
+from ssenet_jax.stages import batching, inference
+from ssenet_jax.training import optim, recipes
 from ssenet_jax.training.sharding import make_mesh
 from ssenet_jax.training.step import Recipe, create_state, make_step
 
@@ -115,8 +115,8 @@ def test_fused_cam_of_a_photo_and_its_labels(cam_net):
     model, variables = cam_net
     theirs, scales, canvas = golden("cam"), (0.5, 1.0, 1.5, 2.0), (128, 168)
     height, width = theirs["pred"].shape
-    batch = inference.views([theirs["image"]], canvas, scales, "resnet38", 1)
-    classes, present = inference.class_slots([theirs["labels"]], 1)
+    batch = batching.views([theirs["image"]], canvas, scales, "resnet38", 1)
+    classes, present = batching.class_slots([theirs["labels"]], 1)
     function = inference.cam_function(model, scales=scales, flip=True)
     fused = function(variables, batch, classes, present, canvas=canvas)[:, :height, :width, :2]
     assert relative_error(to_nchw(fused)[0, :, ::3, ::3], theirs["cam"]) < 1e-4
@@ -129,9 +129,8 @@ def test_three_training_steps_agree_with_the_authors(cam_net):
     """With the training step and the loss that a run uses; dropout off, as in the stored steps."""
     _, variables = cam_net
     theirs = golden("ser")
-    published = paper_config().ser.to_dict()
     recipe = Recipe(
-        loss_fn=objectives.classifier(CamNet(dropout=0.0), total_steps=10, **published),
+        loss_fn=recipes.REGULARISERS["ser"].loss(paper_config(), CamNet(dropout=0.0), 10),
         groups=SER_GROUPS,
         steps=10,
         batch_size=2,

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from ssenet_jax.report.pictures import cam_picture, fit, overlay_labels, palette
+from ssenet_jax.report.pictures import cam_picture, overlay_labels, palette, to_long_edge
 
 GREY = np.full((8, 12, 3), 100, np.uint8)
 
@@ -53,6 +53,6 @@ def test_cam_without_classes_is_dark_and_of_another_size_is_brought_to_the_image
 
 
 def test_fit_keeps_the_aspect_ratio():
-    assert fit(GREY, 6).shape == (4, 6, 3)
-    assert fit(GREY, 24).shape == (16, 24, 3)
-    assert fit(np.zeros((1, 500, 3), np.uint8), 50).shape == (1, 50, 3)
+    assert to_long_edge(GREY, 6).shape == (4, 6, 3)
+    assert to_long_edge(GREY, 24).shape == (16, 24, 3)
+    assert to_long_edge(np.zeros((1, 500, 3), np.uint8), 50).shape == (1, 50, 3)

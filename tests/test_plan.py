@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from ssenet_jax.commands import chips, plan
-from ssenet_jax.main import load_config, main
+from ssenet_jax.commands.configs import load_config
+from ssenet_jax.main import main
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 TINY = f"--config={CONFIGS}/scenes.py:tiny"

@@ -1,5 +1,6 @@
-"""What a training takes of accelerators that are not here: its real step, compiled for a topology."""
+"""``ssenet plan``: what a training takes of accelerators that are not here, its real step compiled for a topology."""
 
+import argparse
 import math
 import re
 import sys
@@ -10,11 +11,31 @@ from ml_collections import ConfigDict
 
 from ssenet_jax import datasets, pretrained
 from ssenet_jax.commands.chips import GIB, Devices, devices_of
+from ssenet_jax.commands.configs import add_config, load_config
 from ssenet_jax.training import recipes
 from ssenet_jax.training.step import create_state, make_step, state_shardings
 
 USED_OF_PEAK = 0.4  # of the chip's FLOP/s, for a convolutional network whose input keeps up
 VOC_IMAGES = {"train": 1464, "val": 1449, "train_aug": 10582, "test": 1456}  # for a plan without the photos
+
+
+HELP = """\
+Compiles a training step for TPUs that are not here (pip install ssenet_jax[plan]) and prints what it takes of each
+device. With --topology=cuda:h100x8 the step is only lowered: the compiler's figures stay open.
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_config(parser)
+    parser.add_argument("--topology", required=True, help="a TPU topology such as v5e:4x4, or cuda:h100x8")
+    parser.add_argument("--training", default="classifier", help="baseline, classifier, affinity or segmenter")
+
+
+def run(options: argparse.Namespace, overrides: list[str]) -> int:
+    config = load_config(options.config, overrides)
+    jax.config.update("jax_platforms", "cpu")  # or libtpu, where it is installed, looks for a TPU first
+    print(table(plan(config, options.topology, options.training)))
+    return 0
 
 
 class Cost(NamedTuple):

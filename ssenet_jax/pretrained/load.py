@@ -17,6 +17,7 @@ from ssenet_jax.models.backbone import NameMap
 from ssenet_jax.pretrained.mxnet import read_mxnet_params
 from ssenet_jax.pretrained.names import dropped, mxnet_names, torch_names
 from ssenet_jax.pretrained.npz import read_npz
+from ssenet_jax.pretrained.safetensors import read_safetensors
 from ssenet_jax.pretrained.torch import read_torch_checkpoint
 
 _READERS = {
@@ -24,6 +25,7 @@ _READERS = {
     ".pth": read_torch_checkpoint,
     ".pt": read_torch_checkpoint,
     ".npz": read_npz,
+    ".safetensors": read_safetensors,
 }
 
 

@@ -4,9 +4,9 @@ import base64
 import io
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jinja2
 import numpy as np
@@ -14,33 +14,43 @@ from PIL import Image
 
 from ssenet_jax import artifacts
 from ssenet_jax.report.charts import Chart, line_chart
-from ssenet_jax.report.pictures import cam_picture, fit, overlay_labels, palette
+from ssenet_jax.report.pictures import overlay_labels, palette, to_long_edge
 
 THUMBNAIL = 256  # long edge of a gallery picture, in pixels
-BASELINE = "infer_baseline_cams"
-STAGE_TITLES = {
-    BASELINE: "Baseline CAM",
-    "infer_cams": "SSENet CAM",
-    "refine_seeds": "CRF seeds",
-    "propagate": "Random walk",
-    "segment": "DeepLab",
-}
-LOG_TITLES = {
-    "train_baseline": "Baseline classifier",
-    "train_classifier": "SSENet classifier",
-    "train_affinity": "AffinityNet",
-    "train_segmenter": "DeepLab",
-}
-PICTURE_TITLES = ("Image", "Ground truth", "Baseline CAM", "SSENet CAM", "Random walk", "Prediction")
+GIVEN = ("Image", "Ground truth")  # the columns of the gallery that come from the data
 
 
-def write(workdir: Path, *, title: str, config_text: str, sources: Mapping[str, Any], ids: Sequence[str]) -> Path:
+class Shown(NamedTuple):
+    """How a stage is shown.
+
+    Attributes:
+        name: in metrics and logs.
+        title: as people read it.
+        picture: from an image, its id, its split and the stage's alpha to a picture, or None where there is none;
+            None for a stage without pictures.
+    """
+
+    name: str
+    title: str
+    picture: Callable[[np.ndarray, str, str, float | None], np.ndarray | None] | None
+
+
+def write(
+    workdir: Path,
+    stages: Sequence[Shown],
+    *,
+    title: str,
+    config_text: str,
+    sources: Mapping[str, Any],
+    ids: Sequence[str],
+) -> Path:
     """Writes `workdir/report.html` from what the stages left under `workdir`; what is not there is left out.
 
     The same inputs give the same bytes: the page carries no date.
 
     Args:
         workdir: of the run.
+        stages: in the order of the data flow.
         title: heading of the page.
         config_text: shown as it is.
         sources: split -> data set, in the order in which the page shows them; the first one names the classes.
@@ -53,7 +63,7 @@ def write(workdir: Path, *, title: str, config_text: str, sources: Mapping[str, 
     if not sources:
         raise ValueError("a report needs at least one source: got an empty `sources`")
     class_names = tuple(next(iter(sources.values())).class_names)
-    metrics = _read_metrics(workdir / "metrics", tuple(sources))
+    metrics = _read_metrics(workdir / "metrics", tuple(sources), stages)
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("ssenet_jax.report", "."),
         autoescape=True,
@@ -61,7 +71,7 @@ def write(workdir: Path, *, title: str, config_text: str, sources: Mapping[str, 
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(percent=_percent, points=_points, over_baseline=_over_baseline)
+    environment.filters.update(percent=_percent, points=_points, over=_over)
     html = environment.get_template("report.html.j2").render(
         title=title,
         config_text=config_text,
@@ -70,9 +80,9 @@ def write(workdir: Path, *, title: str, config_text: str, sources: Mapping[str, 
         metrics=metrics,
         class_rows=_class_rows(metrics, ("background", *class_names)),
         sweeps=_sweep_charts(metrics),
-        losses=_loss_charts(workdir / "logs"),
+        losses=_loss_charts(workdir / "logs", stages),
         colors=_colors(class_names),
-        gallery=_gallery(workdir, sources, ids, class_names, metrics),
+        gallery=_gallery(stages, sources, ids, metrics),
     )
     path = workdir / "report.html"
     artifacts.write_text(path, html)
@@ -95,29 +105,34 @@ def _points(fraction: float) -> str:
     return f"{100 * fraction:+.1f}".replace("-", "−")
 
 
-def _over_baseline(gain: float) -> str:
+def _over(gain: float, title: str) -> str:
     """A gain in words."""
-    return f"{abs(100 * gain):.1f} points {'above' if gain >= 0 else 'below'} the baseline CAM"
+    return f"{abs(100 * gain):.1f} points {'above' if gain >= 0 else 'below'} the {title}"
 
 
-def _read_metrics(folder: Path, splits: Sequence[str]) -> list[dict[str, Any]]:
-    """Every metrics file, by split in the order given and by stage in the order of the data flow."""
+def _read_metrics(folder: Path, splits: Sequence[str], stages: Sequence[Shown]) -> list[dict[str, Any]]:
+    """Every metrics file, by split in the order given and by stage in that of the data flow.
+
+    Each carries its `gain` over the first stage that was scored on its split, and that stage's title as `over`.
+    """
     metrics = [artifacts.read_json(path) for path in sorted(folder.glob("*.json"))]
-    stages = list(STAGE_TITLES)
+    titles = {stage.name: stage.title for stage in stages}
+    places = {name: place for place, name in enumerate(titles)}
 
     def order(entry: dict[str, Any]) -> tuple[int, int]:
-        split, stage = entry["split"], entry["stage"]
-        return (
-            splits.index(split) if split in splits else len(splits),
-            stages.index(stage) if stage in stages else len(stages),
-        )
+        split = entry["split"]
+        where = splits.index(split) if split in splits else len(splits)
+        return where, places.get(entry["stage"], len(places))
 
     metrics = sorted(metrics, key=order)
-    start = {entry["split"]: entry["miou"] for entry in metrics if entry["stage"] == BASELINE}
+    first: dict[str, dict[str, Any]] = {}
     for entry in metrics:
-        before = None if entry["stage"] == BASELINE else start.get(entry["split"])
-        entry["gain"] = None if before is None else entry["miou"] - before
-        entry["title"] = STAGE_TITLES.get(entry["stage"], entry["stage"])
+        start = first.setdefault(entry["split"], entry)
+        entry["place"] = places.get(entry["stage"], len(places))
+        entry["title"] = titles.get(entry["stage"], entry["stage"])
+        compared = start is not entry and None not in (entry["miou"], start["miou"])
+        entry["gain"] = entry["miou"] - start["miou"] if compared else None
+        entry["over"] = start["title"]
     return metrics
 
 
@@ -127,15 +142,12 @@ def _by_split(metrics: Sequence[dict[str, Any]]) -> dict[str, list[dict[str, Any
 
 
 def _headline(metrics: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
-    """The last stage's result, and the last one that shares a split with the baseline: a gain is within a split."""
+    """The result that comes last in the data flow, and the last one that has a gain within its split."""
     if not metrics:
         return None
-    stages = list(STAGE_TITLES)
-    last = max(metrics, key=lambda m: stages.index(m["stage"]) if m["stage"] in stages else -1)
-    compared = last if last["gain"] is not None else None
-    for entry in metrics if compared is None else ():
-        compared = entry if entry["gain"] is not None else compared
-    return {"last": last, "compared": compared}
+    last = max(metrics, key=lambda entry: entry["place"])
+    gains = [entry for entry in metrics if entry["gain"] is not None]
+    return {"last": last, "compared": last if last in gains else (gains or [None])[-1]}
 
 
 def _class_rows(metrics: Sequence[dict[str, Any]], names: Sequence[str]) -> list[tuple[str, list[float | None]]]:
@@ -157,15 +169,15 @@ def _sweep_charts(metrics: Sequence[dict[str, Any]]) -> list[Chart]:
     return [chart for chart in charts if chart]
 
 
-def _loss_charts(folder: Path) -> list[Chart]:
+def _loss_charts(folder: Path, stages: Sequence[Shown]) -> list[Chart]:
     """The losses of each training over its steps."""
     charts = []
-    for stage, title in LOG_TITLES.items():
-        path = folder / f"{stage}.jsonl"
+    for name, title, _ in stages:
+        path = folder / f"{name}.jsonl"
         entries = _read_log(path) if path.exists() else []
         names = dict.fromkeys(name for entry in entries for name in entry if name == "loss" or name.startswith("loss_"))
         series = {
-            name: ([e["step"] for e in entries if name in e], [e[name] for e in entries if name in e]) for name in names
+            loss: ([e["step"] for e in entries if loss in e], [e[loss] for e in entries if loss in e]) for loss in names
         }
         charts.append(line_chart(series, title=title, x_label="step", y_label="loss", log_y=True))
     return [chart for chart in charts if chart]
@@ -184,11 +196,7 @@ def _read_log(path: Path) -> list[dict[str, Any]]:
 
 
 def _gallery(
-    workdir: Path,
-    sources: Mapping[str, Any],
-    ids: Sequence[str],
-    class_names: Sequence[str],
-    metrics: Sequence[dict[str, Any]],
+    stages: Sequence[Shown], sources: Mapping[str, Any], ids: Sequence[str], metrics: Sequence[dict[str, Any]]
 ) -> list[dict[str, Any]]:
     """One group a split: the columns that any of its examples fills, and the examples."""
     places = {split: {name: i for i, name in enumerate(source.ids)} for split, source in sources.items()}
@@ -197,42 +205,37 @@ def _gallery(
         split = next((split for split, place in places.items() if example_id in place), None)
         if split is None:
             raise ValueError(f"no example {example_id!r} in {', '.join(sources)}: take the ids from a source's .ids")
-        record = sources[split][places[split][example_id]]
+        source = sources[split]
+        record = source[places[split][example_id]]
         alphas = {m["stage"]: m["alpha"] for m in metrics if m["split"] == split}
-        present = [name for name, label in zip(class_names, record["labels"], strict=True) if label > 0]
-        pictures = _pictures(workdir, split, record, alphas)
-        groups[split].append({"id": example_id, "classes": present, "pictures": pictures})
-    return [{"split": s, "examples": group, "columns": _columns(group)} for s, group in groups.items() if group]
+        present = [name for name, label in zip(source.class_names, record["labels"], strict=True) if label > 0]
+        groups[split].append(
+            {"id": example_id, "classes": present, "pictures": _pictures(stages, split, record, alphas)}
+        )
+    titles = (*GIVEN, *(stage.title for stage in stages))
+    return [
+        {"split": split, "examples": group, "columns": [title for title in titles if _shows(group, title)]}
+        for split, group in groups.items()
+        if group
+    ]
 
 
-def _columns(examples: Sequence[dict[str, Any]]) -> list[str]:
-    """The picture titles that any of the examples has."""
-    return [title for title in PICTURE_TITLES if any(title in example["pictures"] for example in examples)]
+def _shows(examples: Sequence[dict[str, Any]], title: str) -> bool:
+    return any(title in example["pictures"] for example in examples)
 
 
 def _pictures(
-    workdir: Path, split: str, record: Mapping[str, Any], alphas: Mapping[str, float | None]
+    stages: Sequence[Shown], split: str, record: Mapping[str, Any], alphas: Mapping[str, float | None]
 ) -> dict[str, str]:
     """Title -> data URI of each picture that the run has of one example."""
-    name, image = record["id"], fit(record["image"], THUMBNAIL)
-    pictures = {"Image": image}
-    labels = {
-        "Random walk": workdir / "pseudo_labels" / f"{name}.png",
-        "Prediction": workdir / "predictions" / split / f"{name}.png",
-    }
-    cams = {
-        "Baseline CAM": (workdir / "baseline" / "cams" / f"{name}.npz", BASELINE),
-        "SSENet CAM": (workdir / "cams" / f"{name}.npz", "infer_cams"),
-    }
+    image = to_long_edge(record["image"], THUMBNAIL)
+    pictures = {GIVEN[0]: image}
     if "mask" in record:
-        pictures["Ground truth"] = overlay_labels(image, record["mask"])
-    for title, path in labels.items():
-        if path.exists():
-            pictures[title] = overlay_labels(image, artifacts.read_mask(path))
-    for title, (path, stage) in cams.items():
-        if path.exists():
-            (cam,) = artifacts.read_arrays(path, "cam")
-            pictures[title] = cam_picture(image, cam, alpha=alphas.get(stage))
+        pictures[GIVEN[1]] = overlay_labels(image, record["mask"])
+    for name, title, picture_of in stages:
+        picture = None if picture_of is None else picture_of(image, record["id"], split, alphas.get(name))
+        if picture is not None:
+            pictures[title] = picture
     return {title: _jpeg(picture) for title, picture in pictures.items()}
 
 

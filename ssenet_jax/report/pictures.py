@@ -27,7 +27,7 @@ def palette(num_classes: int) -> UInt8[np.ndarray, "k 3"]:
     return (channels * np.array([128, 64, 32])[None, :, None]).sum(axis=1).astype(np.uint8)
 
 
-def fit(image: UInt8[np.ndarray, "h w 3"], long_edge: int) -> UInt8[np.ndarray, "h2 w2 3"]:
+def to_long_edge(image: UInt8[np.ndarray, "h w 3"], long_edge: int) -> UInt8[np.ndarray, "h2 w2 3"]:
     """The image with its long edge at `long_edge` pixels: a small one is enlarged, so that outlines on it are thin.
 
     Args:

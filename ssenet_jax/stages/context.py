@@ -1,17 +1,60 @@
-"""What every stage is given: the config, where things lie in the workdir, the data, the models."""
+"""What every stage is given: the config, the data, the devices, and where things lie in the workdir."""
 
 import functools
 import sys
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 import jax
+from flax import linen as nn
 from ml_collections import ConfigDict
 
 from ssenet_jax import datasets
-from ssenet_jax.models import BACKBONES, AffinityNet, CamNet, DeepLab
+from ssenet_jax.models import BACKBONES
 from ssenet_jax.training import recipes
 from ssenet_jax.training.sharding import make_mesh
+
+Sources = Mapping[str, datasets.Source]
+
+
+class Place(NamedTuple):
+    """Where the results of a stage lie.
+
+    Attributes:
+        stage: its name.
+        root: the workdir.
+        writes: a path below it, with `{id}` and `{split}` where there is one file an image.
+    """
+
+    stage: str
+    root: Path
+    writes: str
+
+    @property
+    def folder(self) -> Path:
+        """The folder of a training's checkpoints, or that which holds the files of all images."""
+        return self.root / self.writes.partition("{")[0]
+
+    def file(self, image_id: str, split: str) -> Path:
+        """The file of one image."""
+        return self.root / self.writes.replace("{split}", split).replace("{id}", image_id)
+
+
+class Job(NamedTuple):
+    """What one stage has to do.
+
+    Attributes:
+        title: of the stage.
+        reads: where the stages that it needs have written, in the order of the row.
+        writes: where its own results go.
+        todo: for stages with one file an image, by split: the images of this process's share that have none.
+    """
+
+    title: str
+    reads: tuple[Place, ...]
+    writes: Place
+    todo: Mapping[str, list[int]]
 
 
 class Context:
@@ -47,47 +90,36 @@ class Context:
 
     @property
     def sources(self) -> dict[str, datasets.Source]:
-        """The splits in use, by name."""
+        """The splits in use, by name, the training split first."""
         data = self.config.data
         found = {data.train_split: self.train_source}
         if self.eval_source is not None:
             found[data.eval_split] = self.eval_source
         return found
 
-    @property
-    def prediction_split(self) -> str:
+    def training_images(self) -> dict[str, datasets.Source]:
+        """The training split alone."""
+        return {self.config.data.train_split: self.train_source}
+
+    def training_and_scored_images(self) -> dict[str, datasets.Source]:
+        """The training split, and the held-out one when it has masks to score against."""
+        train = self.config.data.train_split
+        return {split: source for split, source in self.sources.items() if split == train or source.has_masks}
+
+    def images_to_segment(self) -> dict[str, datasets.Source]:
         """Where the segmentation network is applied: held-out images, or the training images when there are none."""
-        return self.config.data.eval_split or self.config.data.train_split
+        split = self.config.data.eval_split or self.config.data.train_split
+        return {split: self.sources[split]}
 
-    def cam_net(self) -> CamNet:
-        return self._network("classifier")
-
-    def affinity_net(self) -> AffinityNet:
-        return self._network("affinity")
-
-    def deeplab(self) -> DeepLab:
-        return self._network("segmenter")
-
-    def _network(self, training: str) -> Any:
+    def network(self, training: str) -> nn.Module:
+        """The network of a training."""
         return recipes.network(self.config, training, len(self.train_source.class_names))
 
     def manifest(self, stage: str) -> Path:
         return self.workdir / "manifests" / f"{stage}.json"
 
-    def checkpoints(self, training: str) -> Path:
-        return self.workdir / "checkpoints" / training
-
-    def cam(self, image_id: str, *, baseline: bool = False) -> Path:
-        return self.workdir / ("baseline/cams" if baseline else "cams") / f"{image_id}.npz"
-
-    def seed(self, image_id: str) -> Path:
-        return self.workdir / "seeds" / f"{image_id}.npz"
-
-    def pseudo_label(self, image_id: str) -> Path:
-        return self.workdir / "pseudo_labels" / f"{image_id}.png"
-
-    def prediction(self, split: str, image_id: str) -> Path:
-        return self.workdir / "predictions" / split / f"{image_id}.png"
+    def log(self, stage: str) -> Path:
+        return self.workdir / "logs" / f"{stage}.jsonl"
 
     def metrics(self, stage: str, split: str) -> Path:
         return self.workdir / "metrics" / f"{stage}.{split}.json"

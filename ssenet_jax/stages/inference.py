@@ -1,71 +1,19 @@
-"""Networks applied to images of every size: padded to a few shapes, all scales and mirror images in one compiled call.
-
-A padded image gives inside its valid area what the image alone would give (``sizes`` of the models), so one compilation
-serves every image of a bucket.
-"""
+"""What is computed of a batch of padded images: all scales and mirror images in one compiled call."""
 
 import functools
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any, NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Float, Int
 
-from ssenet_jax.cam import add_background, add_background_power, fuse_scales
-from ssenet_jax.datasets.augment import normalize, resize_image
+from ssenet_jax.cam import fuse_scales
+from ssenet_jax.crf import jax_backend
 from ssenet_jax.equivariance import resize_valid
-from ssenet_jax.models import AFFINITY_STRIDE, BACKBONES, output_size
+from ssenet_jax.models import output_size
 from ssenet_jax.random_walk import random_walk, transition
-from ssenet_jax.training.sharding import make_mesh, over_batch, replicated
-
-CLASS_SLOTS = 4  # classes an image is computed for at once; images with more get a compilation of their own
-
-
-class Views(NamedTuple):
-    """A batch of images of one bucket at several scales, zero-padded at the bottom and the right."""
-
-    images: tuple[np.ndarray, ...]  # per scale (n, h, w, 3), normalised
-    sizes: tuple[np.ndarray, ...]  # per scale (n, 2), the valid heights and widths
-    original: np.ndarray  # (n, 2)
-
-
-def bucket_of(height: int, width: int, multiple: int) -> tuple[int, int]:
-    """The padded shape that an image of this size is computed in."""
-    return -(-height // multiple) * multiple, -(-width // multiple) * multiple
-
-
-def by_bucket(records: Iterable[dict], batch_size: int, multiple: int) -> Iterator[tuple[tuple[int, int], list[dict]]]:
-    """Groups a stream of records by bucket; holds back less than a batch of each."""
-    waiting: dict[tuple[int, int], list[dict]] = {}
-    for record in records:
-        canvas = bucket_of(*record["image"].shape[:2], multiple)
-        group = waiting.setdefault(canvas, [])
-        group.append(record)
-        if len(group) == batch_size:
-            yield canvas, waiting.pop(canvas)
-    yield from waiting.items()
-
-
-def views(
-    images: Sequence[np.ndarray], canvas: tuple[int, int], scales: Sequence[float], backbone: str, rows: int
-) -> Views:
-    """Resizes (bicubic), normalises and pads a batch; its last image fills the rows that are left over."""
-    mean, std = BACKBONES[backbone].mean, BACKBONES[backbone].std
-    images = [*images, *[images[-1]] * (rows - len(images))]
-    padded, sizes = [], []
-    for scale in scales:
-        batch = np.zeros((rows, *(int(np.ceil(side * scale)) for side in canvas), 3), np.float32)
-        size = np.zeros((rows, 2), np.int32)
-        for row, image in enumerate(images):
-            height, width = (max(1, round(side * scale)) for side in image.shape[:2])
-            batch[row, :height, :width] = normalize(resize_image(image, (height, width)), mean, std)
-            size[row] = height, width
-        padded.append(batch)
-        sizes.append(size)
-    return Views(tuple(padded), tuple(sizes), np.array([image.shape[:2] for image in images], np.int32))
+from ssenet_jax.stages.batching import Views
 
 
 def flip_valid(x: Float[Array, "n h w c"], widths: Int[Array, "n"]) -> Float[Array, "n h w c"]:
@@ -106,7 +54,7 @@ def cam_function(model: Any, *, scales: tuple[float, ...], flip: bool) -> Callab
             wanted = jnp.tile(classes, (repeats, 1))[:, None, None]
             cam = jnp.take_along_axis(cam.astype(jnp.float32), wanted, axis=3)
             # the authors' network enlarges the map to its own input before the relu
-            return jax.nn.relu(resize_valid(cam, output_size(sizes, model.backbone), sizes, images.shape[1:3]))
+            return jax.nn.relu(resize_valid(cam, _cells(model, sizes), sizes, images.shape[1:3]))
 
         cams = _multi_scale(network, batch, canvas, lambda sizes: sizes, flip)
         return fuse_scales((cams * present[:, None, None])[None])
@@ -114,36 +62,35 @@ def cam_function(model: Any, *, scales: tuple[float, ...], flip: bool) -> Callab
     return jax.jit(fused, static_argnames="canvas")
 
 
-def walk_function(
-    model: Any, *, background: str, alpha: float, radius: int, beta: float, steps: int, border: str, method: str
-) -> Callable:
+def _cells(model: Any, sizes: Array) -> Array:
+    return output_size(sizes, model.backbone, model.output_stride)
+
+
+def walk_function(model: Any, *, radius: int, beta: float, steps: int, border: str, method: str) -> Callable:
     """Builds the random walk on the CAMs of a batch.
 
+    Every map walks alone and a constant one stays as it is, so a background of constant score need not walk.
+
     Returns:
-        ``f(variables, batch, cams, canvas)`` -> (n, h, w) uint8: 0 for background, j + 1 for the class in slot j.
+        ``f(variables, batch, cams, canvas)`` -> (n, h/stride, w/stride, m) float32 scores of the classes in the slots.
     """
-    if background not in ("constant", "power"):
-        raise ValueError(f"random_walk.background is {background!r}; it must be 'constant' or 'power'")
-    with_background = add_background if background == "constant" else add_background_power
 
     def propagate(variables, batch, cams, canvas):
         (images,), (sizes,) = batch.images, batch.sizes
         features, _ = model.apply(variables, images, sizes=sizes)
-        cells = -(-sizes // AFFINITY_STRIDE)
-        scores = _pool(_zero_outside(with_background(cams, alpha), sizes), AFFINITY_STRIDE)
+        cells = -(-sizes // model.stride)
+        scores = _pool(_zero_outside(cams, sizes), model.stride)
 
         def one(features, scores, size):
             walk = transition(features, radius=radius, beta=beta, border=border, size=size)
             return random_walk(scores, walk, steps=steps, method=method)
 
-        walked = jax.vmap(one)(features.astype(jnp.float32), scores, cells)
-        full = resize_valid(walked, cells, cells * AFFINITY_STRIDE, canvas)
-        return jnp.argmax(full, axis=-1).astype(jnp.uint8)
+        return jax.vmap(one)(features.astype(jnp.float32), scores, cells)
 
     return jax.jit(propagate, static_argnames="canvas")
 
 
-def segmenter_function(model: Any, *, scales: Sequence[float], flip: bool) -> Callable:
+def probability_function(model: Any, *, scales: Sequence[float], flip: bool) -> Callable:
     """Builds the multi-scale prediction: ``f(variables, batch, canvas)`` -> (n, h, w, k) class probabilities."""
     views_per_image = len(scales) * (2 if flip else 1)
 
@@ -151,109 +98,35 @@ def segmenter_function(model: Any, *, scales: Sequence[float], flip: bool) -> Ca
         def network(images, sizes):
             return model.apply(variables, images, sizes=sizes)[0].astype(jnp.float32)
 
-        logits = _multi_scale(network, batch, canvas, lambda sizes: output_size(sizes, model.backbone), flip)
+        logits = _multi_scale(network, batch, canvas, lambda sizes: _cells(model, sizes), flip)
         return jax.nn.softmax(logits / views_per_image)
 
     return jax.jit(probabilities, static_argnames="canvas")
 
 
-def class_slots(labels: Sequence[np.ndarray], rows: int) -> tuple[np.ndarray, np.ndarray]:
-    """The present classes of each image in slots: indices (n, m) int32 and a float32 mask (n, m)."""
-    present = [np.flatnonzero(label) for label in labels]
-    most = max(len(classes) for classes in present)
-    slots = CLASS_SLOTS if most <= CLASS_SLOTS else len(labels[0])
-    slots = min(slots, len(labels[0]))
-    classes, mask = np.zeros((rows, slots), np.int32), np.zeros((rows, slots), np.float32)
-    for row, indices in enumerate(present):
-        classes[row, : len(indices)] = indices
-        mask[row, : len(indices)] = 1
-    return classes, mask
-
-
-def padded_images(images: Sequence[np.ndarray], canvas: tuple[int, int], rows: int) -> tuple[np.ndarray, np.ndarray]:
-    """Images (h, w, 3) of different sizes in one zero-padded array (n, h, w, 3), and their sizes (n, 2)."""
-    batch, sizes = np.zeros((rows, *canvas, 3), np.uint8), np.tile(np.int32([canvas]), (rows, 1))
-    for row, image in enumerate(images):
-        batch[row, : image.shape[0], : image.shape[1]] = image
-        sizes[row] = image.shape[:2]
-    return batch, sizes
-
-
-def padded_cams(cams: Sequence[np.ndarray], canvas: tuple[int, int], rows: int) -> np.ndarray:
-    """CAMs (h, w, m) of different images in one zero-padded array (n, h, w, slots)."""
-    most = max(cam.shape[-1] for cam in cams)
-    slots = CLASS_SLOTS if most <= CLASS_SLOTS else -(-most // 16) * 16
-    batch = np.zeros((rows, *canvas, slots), np.float32)
-    for row, cam in enumerate(cams):
-        height, width, classes = cam.shape
-        batch[row, :height, :width, :classes] = cam
-    return batch
-
-
-def run(
-    records: Iterable[dict],
-    prepare: Callable[[list[dict], tuple[int, int], int], tuple],
-    function: Callable,
-    variables: dict,
-    finish: Callable[[dict, np.ndarray], None],
-    *,
-    batch_size: int,
-    bucket: int,
-) -> None:
-    """Streams records through a network: read ahead, computed in batches of one bucket, finished in threads.
+def label_function(probabilities: Callable, crf: Mapping[str, Any] | None) -> Callable:
+    """Builds the label maps of a batch.
 
     Args:
-        records: what a source gives, read in a thread.
-        prepare: (records, canvas, rows) -> arrays with a leading batch axis of ``rows``.
-        function: (variables, *arrays, canvas=...) -> an array with that leading axis; one of those built above.
-        variables: of the network.
-        finish: takes a record and its row; writes the result.
-        batch_size: rounded up to a whole number per local device.
-        bucket: sides are padded to multiples of this.
+        probabilities: of `probability_function`.
+        crf: keywords of `crf.jax_backend.mean_field` for one on the probabilities; None for none.
+
+    Returns:
+        ``f(variables, batch, images, canvas)`` -> (n, h, w) uint8, 0 for background; images are uint8 (n, h, w, 3).
     """
-    mesh = make_mesh(devices=jax.local_devices())
-    rows = -(-batch_size // mesh.size) * mesh.size
-    variables = jax.device_put(variables, replicated(mesh))
-    with ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(2) as writer:
 
-        def prepared(group):
-            canvas, batch = group
-            return batch, canvas, prepare(batch, canvas, rows)
+    def labels(variables, batch, images, canvas):
+        scores = probabilities(variables, batch, canvas=canvas)
+        if crf is not None:
+            scores = jax_backend.mean_field(images, scores, batch.original, **crf)
+        return _argmax(scores)
 
-        pending: list[Future] = []
-        computed = None
-        for batch, canvas, arrays in _ahead(prepared, by_bucket(records, rows, bucket), reader):
-            result = function(variables, *jax.device_put(arrays, over_batch(mesh)), canvas=canvas)
-            if computed is not None:
-                pending = _finish(computed, finish, writer, pending)
-            computed = batch, result
-        if computed is not None:
-            pending = _finish(computed, finish, writer, pending)
-        for future in pending:
-            future.result()
+    return labels
 
 
-def _ahead(function: Callable, items: Iterator, pool: ThreadPoolExecutor) -> Iterator:
-    """Maps in a thread that is one item ahead; the items are drawn in that thread too."""
-    end = object()
-
-    def step():
-        item = next(items, end)
-        return end if item is end else function(item)
-
-    items = iter(items)
-    future = pool.submit(step)
-    while (value := future.result()) is not end:
-        future = pool.submit(step)
-        yield value
-
-
-def _finish(computed: tuple, finish: Callable, writer: ThreadPoolExecutor, pending: list[Future]) -> list[Future]:
-    for future in pending:
-        future.result()
-    batch, result = computed
-    rows = np.asarray(result)
-    return [writer.submit(finish, record, row) for record, row in zip(batch, rows, strict=False)]
+@jax.jit
+def _argmax(scores: Array) -> Array:
+    return jnp.argmax(scores, axis=-1).astype(jnp.uint8)
 
 
 def _zero_outside(x: Array, sizes: Array) -> Array:
@@ -265,3 +138,9 @@ def _zero_outside(x: Array, sizes: Array) -> Array:
 def _pool(x: Array, stride: int) -> Array:
     n, h, w, k = x.shape
     return x.reshape(n, h // stride, stride, w // stride, stride, k).mean((2, 4))
+
+
+def cells_of(size: tuple[int, int], stride: int) -> tuple[int, int]:
+    """The cells that an image of this height and width has."""
+    height, width = size
+    return -(-height // stride), -(-width // stride)

@@ -1,73 +1,106 @@
 """Scores of what a stage wrote, against the masks of a split."""
 
+import functools
 import math
 from collections.abc import Callable, Iterable, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from ssenet_jax import metrics
-from ssenet_jax.artifacts import read_arrays
+from ssenet_jax.artifacts import Cam, read_cam, read_mask, read_seeds
+from ssenet_jax.datasets.augment import resize_mask
+from ssenet_jax.stages.context import Context, Place, Sources
+from ssenet_jax.stages.labels import cam_scores, seed_labels, walk_scores
 
 
 class Subject(NamedTuple):
     """What is scored: the results of one stage on one split."""
 
-    stage: str
+    place: Place
     split: str
     source: Any  # a datasets.Source; its records with a mask count
     mask_source: str
     config_hash: str
 
 
-def score_labels(subject: Subject, labels_of: Callable[[str], np.ndarray]) -> dict | None:
-    """Scores the (h, w) class indices that ``labels_of`` gives for an image id.
+Score = Callable[[Context, Sequence[Subject]], list[dict]]  # the records of the metrics files of one stage
 
-    Returns:
-        The record of a metrics file, or None when no image of the split has a mask.
-    """
+
+def subjects(context: Context, place: Place, sources: Sources, config_hash: str) -> list[Subject]:
+    """The splits with masks of what a stage wrote."""
+    name = context.config.data.name
+    scored = {split: source for split, source in sources.items() if source.has_masks}
+    return [Subject(place, split, source, f"masks of {name} {split}", config_hash) for split, source in scored.items()]
+
+
+def score_cams(context: Context, subjects: Sequence[Subject]) -> list[dict]:
+    """CAMs at one alpha and over a sweep."""
+    return _score_scores(context, subjects, cam_scores)
+
+
+def score_walks(context: Context, subjects: Sequence[Subject]) -> list[dict]:
+    """The walk's scores in the same way: a background of constant score stays constant when it walks along."""
+    return _score_scores(context, subjects, walk_scores)
+
+
+def score_seeds(context: Context, subjects: Sequence[Subject]) -> list[dict]:
+    """The labels of the CRF that leaves most to the background."""
+    return [_score_labels(subject, lambda path: seed_labels(read_seeds(path)[0])) for subject in subjects]
+
+
+def score_masks(context: Context, subjects: Sequence[Subject]) -> list[dict]:
+    """Label maps."""
+    return [_score_labels(subject, read_mask) for subject in subjects]
+
+
+def _score_labels(subject: Subject, read: Callable) -> dict:
     k = len(subject.source.class_names) + 1
     total, count = np.zeros((k, k), np.int64), 0
     for record in _with_masks(subject.source):
-        total += metrics.confusion_matrix(record["mask"], labels_of(record["id"]), k)
+        labels = read(subject.place.file(record["id"], subject.split))
+        total += metrics.confusion_matrix(resize_mask(record["mask"], labels.shape), labels, k)
         count += 1
-    return _record(subject, total, count) if count else None
+    return _record(subject, total, count)
 
 
-def score_cams(
-    subject: Subject, path_of: Callable[[str], Path], alphas: Sequence[float], alpha: float | None
-) -> dict | None:
-    """Scores CAMs at one alpha and over a sweep, in one pass.
+def _score_scores(context: Context, subjects: Sequence[Subject], bring: Callable) -> list[dict]:
+    """The training split first: with ``evaluate.best_alpha`` it settles the alpha of the others too."""
+    settings, records = context.config.evaluate, []
+    at_size = functools.partial(bring, stride=context.config.affinity.stride)
+    alpha = None if settings.best_alpha else settings.alpha
+    for subject in subjects:
+        if subject.split != context.config.data.train_split and alpha is None:
+            alpha = settings.alpha
+        records.append(_sweep(subject, at_size, settings.alphas, alpha))
+        alpha = records[-1]["alpha"]
+    return records
 
-    Args:
-        subject: whose CAMs.
-        path_of: the .npz of an image id.
-        alphas: of the sweep.
-        alpha: the one to report; None takes that with the highest mIoU in the sweep.
 
-    Returns:
-        The record of a metrics file, or None when no image of the split has a mask.
-    """
+def _sweep(subject: Subject, bring: Callable, alphas: Sequence[float], alpha: float | None) -> dict:
+    """Scores maps at one alpha, None for that with the highest mIoU, and over all alphas, in one pass."""
     asked = sorted({*alphas, *([] if alpha is None else [alpha])})
     k = len(subject.source.class_names) + 1
     total, count = np.zeros((len(asked), k, k), np.int64), 0
     for record in _with_masks(subject.source):
-        cam, classes = read_arrays(path_of(record["id"]), "cam", "classes")
-        winner = classes.astype(np.int64)[cam.argmax(-1)] + 1
-        total += metrics.alpha_confusions(cam.max(-1), winner, record["mask"], asked, k)
+        cam = bring(read_cam(subject.place.file(record["id"], subject.split)), record["image"].shape[:2])
+        mask = resize_mask(record["mask"], cam.maps.shape[:2])
+        total += metrics.alpha_confusions(*best_of(cam), mask, asked, k)
         count += 1
-    if not count:
-        return None
     sweep = metrics.sweep_summary(total, asked)
-    best = int(np.argmax(sweep.miou)) if alpha is None else asked.index(alpha)
+    best = int(np.nanargmax(sweep.miou)) if alpha is None else asked.index(alpha)
     curves = {name: [_finite(value) for value in getattr(sweep, name)] for name in ("alphas", "miou", "m_fn", "m_fp")}
     return _record(subject, total[best], count) | {"alpha": asked[best], "alpha_sweep": curves}
 
 
+def best_of(cam: Cam) -> tuple[np.ndarray, np.ndarray]:
+    """The score of each pixel's best class, and that class as a label; both 0 where an image has no class."""
+    if not len(cam.classes):
+        return np.zeros(cam.maps.shape[:2], np.float32), np.zeros(cam.maps.shape[:2], np.int64)
+    return cam.maps.max(-1), cam.classes.astype(np.int64)[cam.maps.argmax(-1)] + 1
+
+
 def _with_masks(source: Any) -> Iterable[dict]:
-    if not source.has_masks:
-        return
     for index in range(len(source)):
         record = source[index]
         if "mask" in record:
@@ -77,7 +110,7 @@ def _with_masks(source: Any) -> Iterable[dict]:
 def _record(subject: Subject, confusion: np.ndarray, count: int) -> dict:
     names = ("background", *subject.source.class_names)
     return {
-        "stage": subject.stage,
+        "stage": subject.place.stage,
         "split": subject.split,
         "num_images": count,
         "mask_source": subject.mask_source,

@@ -1,4 +1,4 @@
-"""CRF seeds: where two dense CRFs, one generous with the foreground and one strict, agree on a class or background.
+"""Dense CRFs of scores against a background, as seeds and as labels, in processes or on the accelerator.
 
 pydensecrf holds the interpreter's lock, so images are worked on in spawned processes. This module is imported by them
 and brings in neither flax nor the input pipeline, nor jax unless `refine_batch` is called.
@@ -7,69 +7,112 @@ and brings in neither flax nor the input pipeline, nor jax unless `refine_batch`
 import functools
 import multiprocessing
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from ssenet_jax.artifacts import write_arrays
+from ssenet_jax.artifacts import Cam, write_arrays, write_mask
 from ssenet_jax.crf import dense_crf
+from ssenet_jax.datasets.augment import resize_mask
 
 
-def refine(image: np.ndarray, cam: np.ndarray, alphas: Iterable[float], options: Mapping[str, Any]) -> list[np.ndarray]:
-    """Dense CRFs of one image's CAM against a background of (1 - max) ** alpha.
+class Background(NamedTuple):
+    """The score of the background.
+
+    Attributes:
+        kind: "constant": alpha itself; "power": (1 - the largest score) ** alpha.
+        alpha: 0 to 1 where constant, above 0 for a power.
+    """
+
+    kind: str
+    alpha: float
+
+    def before(self, scores: np.ndarray) -> np.ndarray:
+        """Puts the background in front of the scores (h, w, m) of the classes: (h, w, m + 1) float32.
+
+        numpy and not `cam`: a worker process must not open the accelerator.
+        """
+        scores = scores.astype(np.float32)
+        best = scores.max(axis=-1, keepdims=True, initial=0.0)
+        constant = np.full_like(best, self.alpha)
+        background = constant if self.kind == "constant" else np.maximum(1 - best, 0) ** self.alpha
+        return np.concatenate([background, scores], axis=-1)
+
+
+def refine(
+    image: np.ndarray, scores: np.ndarray, backgrounds: Iterable[Background], options: Mapping[str, Any]
+) -> list[np.ndarray]:
+    """Dense CRFs of one image's scores, one for each background.
 
     Args:
         image: (h, w, 3) uint8.
-        cam: (h, w, m) in [0, 1], the present classes.
-        alphas: a large alpha leaves little to the background.
+        scores: (h, w, m) in [0, 1], the present classes.
+        backgrounds: see `Background`.
         options: keywords of ``dense_crf``.
 
     Returns:
-        For each alpha (h, w, m + 1) marginals, background first.
+        For each background (h, w, m + 1) marginals, background first.
     """
-    cam = cam.astype(np.float32)
-    # numpy and not cam.add_background_power: a worker process must not open the accelerator
-    background = np.maximum(1 - cam.max(axis=-1, keepdims=True), 0)
-    return [dense_crf(image, np.concatenate([background**alpha, cam], axis=-1), **options) for alpha in alphas]
+    if not scores.shape[-1]:
+        return [np.ones((*scores.shape[:2], 1), np.float32) for _ in backgrounds]
+    return [dense_crf(image, background.before(scores), **options) for background in backgrounds]
 
 
-def refine_batch(images, cams, sizes, present, alphas: Iterable[float], options: Mapping[str, Any]):
+def refine_batch(images, scores, sizes, present, backgrounds: Sequence[Background], options: Mapping[str, Any]):
     """`refine` of a padded batch on the accelerator.
 
     Args:
         images: (n, h, w, 3) uint8.
-        cams: (n, h, w, m) in [0, 1].
+        scores: (n, h, w, m) in [0, 1].
         sizes: (n, 2) valid heights and widths.
         present: (n, m) bool, the slots that hold a class.
-        alphas: as in `refine`.
+        backgrounds: as in `refine`.
         options: keywords of ``crf.jax_backend.mean_field``.
 
     Returns:
-        (n, h, w, a, m + 1) marginals, background first, 0 in slots that hold no class.
+        (n, h, w, b, m + 1) marginals, background first, 0 in slots that hold no class.
     """
     import jax.numpy as jnp  # here, for the worker processes
 
-    from ssenet_jax.cam import add_background_power
+    from ssenet_jax.cam import add_background, add_background_power
     from ssenet_jax.crf import jax_backend
 
     widths = {name: options[name] for name in ("sxy_gaussian", "sxy_bilateral", "srgb")}
     kernels = jax_backend.kernels(images, sizes, **widths)
     compat = jnp.array([options["compat_gaussian"], options["compat_bilateral"]], jnp.float32)
     present = jnp.pad(present, ((0, 0), (1, 0)), constant_values=True)
-    scores = [add_background_power(jnp.asarray(cams), alpha) for alpha in alphas]
+    add = {"constant": add_background, "power": add_background_power}
+    each = [add[background.kind](jnp.asarray(scores), background.alpha) for background in backgrounds]
     infer = functools.partial(jax_backend.infer, iterations=options["iterations"])
-    return jnp.stack([infer(kernels, one, present, compat) for one in scores], axis=3)
+    return jnp.stack([infer(kernels, one, present, compat) for one in each], axis=3)
 
 
-def refine_to_file(
-    path: Path, image: np.ndarray, cam: np.ndarray, classes: np.ndarray, alphas: tuple, options: dict
-) -> None:
+def write_seeds(path: Path, marginals: Sequence[np.ndarray], classes: np.ndarray, size: tuple[int, int]) -> None:
     """Writes the marginals of the low and the high alpha, as float16, and the classes they belong to."""
-    low, high = refine(image, cam, alphas, options)
-    write_arrays(path, low=low.astype(np.float16), high=high.astype(np.float16), classes=classes)
+    low, high = (maps.astype(np.float16) for maps in marginals)
+    write_arrays(path, low=low, high=high, classes=classes)
+
+
+def write_labels(path: Path, marginals: Sequence[np.ndarray], classes: np.ndarray, size: tuple[int, int]) -> None:
+    """Writes the label map of one image's marginals, or other scores with the background first, at a height and width.
+
+    Args:
+        path: of the PNG.
+        marginals: one array (h, w, m + 1).
+        classes: (m,) class indices, the first class being 0.
+        size: height and width of the label map.
+    """
+    (scores,) = marginals
+    write_mask(path, resize_mask(Cam(scores, classes).labels_of(scores.argmax(-1)), size))
+
+
+def refine_to_file(write: Callable, path: Path, record: Mapping, backgrounds: tuple, options: Mapping) -> None:
+    """Refines a record's "cam" on its "image" and writes the marginals by `write_seeds` or `write_labels`."""
+    scores, classes = record["cam"]
+    write(path, refine(record["image"], scores, backgrounds, options), classes, record["size"])
 
 
 def in_processes(function: Callable, calls: Iterable[tuple], workers: int) -> None:

@@ -1,141 +1,154 @@
-"""The stages of an experiment: what each reads, what it writes, and the order they depend on each other."""
+"""The stages of an experiment, one row each: everything else that depends on what a stage is follows from its row."""
 
-import contextlib
-import signal
-import threading
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
-import jax
+import numpy as np
 from ml_collections import ConfigDict
 
-from ssenet_jax import artifacts
-from ssenet_jax.config import BASELINE_STAGES, STAGES
-from ssenet_jax.stages import apply as inference_stages
-from ssenet_jax.stages import train as training_stages
-from ssenet_jax.stages.context import Context
-from ssenet_jax.stages.final import evaluate, write_report
-from ssenet_jax.training import hosts
-from ssenet_jax.training.loop import Preempted
+from ssenet_jax.artifacts import read_cam, read_mask
+from ssenet_jax.report import pictures
+from ssenet_jax.stages import apply, labels, train
+from ssenet_jax.stages.context import Context, Job, Place, Sources
+from ssenet_jax.stages.score import Score, score_cams, score_masks, score_seeds, score_walks
+from ssenet_jax.training import recipes
 
-COMMON = ("seed", "dtype", "data", "model")
+COMMON = ("seed", "dtype", "data", "model")  # sections that decide every result
+
+Picture = Callable[[np.ndarray, Place, str, str, float | None], np.ndarray]  # image, place, id, split, alpha -> RGB
+Names = tuple[str, ...] | Callable[[ConfigDict], tuple[str, ...]]
 
 
 class Stage(NamedTuple):
-    """One row of the table.
+    """One row.
 
     Attributes:
+        title: as people read it, in the report and the progress.
         run: does what is missing.
-        needs: the stages whose results it reads.
+        needs: the stages whose results it reads; they may depend on the config.
         sections: the parts of the config that decide its result, beside those of the stages it needs.
-        writes: the folder of its results in the workdir.
+        writes: a path below the workdir: a folder of checkpoints, or with `{id}` and `{split}` one file an image.
+        images: for stages with one file an image, which images they are.
+        score: how its results are scored; None for no score.
+        picture: how the report shows its result for one image; None for no picture.
     """
 
-    run: Callable[[Context], None]
-    needs: tuple[str, ...]
-    sections: tuple[str, ...]
+    title: str
+    run: Callable[[Context, Job], None]
+    needs: Names
+    sections: Names
     writes: str
+    images: Callable[[Context], Sources] | None = None
+    score: Score | None = None
+    picture: Picture | None = None
+
+
+def _cam_picture(image: np.ndarray, place: Place, image_id: str, split: str, alpha: float | None) -> np.ndarray:
+    return pictures.cam_picture(image, read_cam(place.file(image_id, split)).maps, alpha=alpha)
+
+
+def _label_picture(image: np.ndarray, place: Place, image_id: str, split: str, alpha: float | None) -> np.ndarray:
+    return pictures.overlay_labels(image, read_mask(place.file(image_id, split)))
+
+
+def _started_from(section: str, *needs: str) -> Callable[[ConfigDict], tuple[str, ...]]:
+    """The stages that a training reads, with the classifier's where its backbone starts from that."""
+    return lambda config: (*needs, "train_classifier") if config[section].init == "classifier" else needs
+
+
+_LABEL_NEEDS = {"walk": ("propagate",), "cam": ("infer_cams",), "seeds": ("refine_seeds",), "masks": ()}
+
+
+def _label_needs(config: ConfigDict) -> tuple[str, ...]:
+    source = config.labels.source
+    if source not in _LABEL_NEEDS:
+        raise ValueError(f"labels.source is {source!r}; it must be one of {', '.join(_LABEL_NEEDS)}")
+    return _LABEL_NEEDS[source]
 
 
 TABLE = {
-    "train_baseline": Stage(training_stages.train_baseline, (), ("init", "classifier"), "checkpoints/baseline"),
-    "infer_baseline_cams": Stage(inference_stages.infer_baseline_cams, ("train_baseline",), ("cam",), "baseline/cams"),
-    "train_classifier": Stage(
-        training_stages.train_classifier, (), ("init", "classifier", "ser"), "checkpoints/classifier"
+    "train_baseline": Stage(
+        "Baseline classifier", train.train_baseline, (), ("init", "classifier"), "checkpoints/baseline"
     ),
-    "infer_cams": Stage(inference_stages.infer_cams, ("train_classifier",), ("cam",), "cams"),
-    "refine_seeds": Stage(inference_stages.refine_seeds, ("infer_cams",), ("crf",), "seeds"),
-    "train_affinity": Stage(training_stages.train_affinity, ("refine_seeds",), ("affinity",), "checkpoints/affinity"),
-    "propagate": Stage(inference_stages.propagate, ("infer_cams", "train_affinity"), ("random_walk",), "pseudo_labels"),
-    "train_segmenter": Stage(training_stages.train_segmenter, ("propagate",), ("segmenter",), "checkpoints/segmenter"),
-    "segment": Stage(inference_stages.segment, ("train_segmenter",), ("segment",), "predictions"),
-}
-FINAL = {"evaluate": evaluate, "report": write_report}
+    "infer_baseline_cams": Stage(
+        "Baseline CAM", apply.infer_cams, ("train_baseline",), ("cam",), "baseline/cams/{id}.npz",
+        Context.training_and_scored_images, score_cams, _cam_picture,
+    ),
+    "train_classifier": Stage(
+        "Classifier", train.train_classifier, (),
+        lambda config: ("init", "classifier", *recipes.regulariser(config).sections), "checkpoints/classifier",
+    ),
+    "infer_cams": Stage(
+        "CAM", apply.infer_cams, ("train_classifier",), ("cam",), "cams/{id}.npz",
+        Context.training_and_scored_images, score_cams, _cam_picture,
+    ),
+    "refine_seeds": Stage(
+        "CRF seeds", labels.refine_seeds, ("infer_cams",), ("crf",), "seeds/{id}.npz",
+        Context.training_images, score_seeds,
+    ),
+    "train_affinity": Stage(
+        "AffinityNet", train.train_affinity, _started_from("affinity", "refine_seeds"), ("affinity",),
+        "checkpoints/affinity",
+    ),
+    "propagate": Stage(
+        "Random walk", apply.propagate, ("infer_cams", "train_affinity"), ("random_walk",), "walks/{id}.npz",
+        Context.training_images, score_walks, _cam_picture,
+    ),
+    "label": Stage(
+        "Label", labels.label, _label_needs, lambda config: ("labels", *(("crf",) if config.labels.crf else ())),
+        "pseudo_labels/{id}.png", Context.training_images, score_masks, _label_picture,
+    ),
+    "train_segmenter": Stage(
+        "DeepLab", train.train_segmenter, _started_from("segmenter", "label"), ("segmenter",), "checkpoints/segmenter"
+    ),
+    "segment": Stage(
+        "Prediction", apply.segment, ("train_segmenter",),
+        lambda config: ("segment", *(("crf",) if config.segment.crf else ())), "predictions/{split}/{id}.png",
+        Context.images_to_segment, score_masks, _label_picture,
+    ),
+}  # fmt: skip
 
 
-def run_stages(config: ConfigDict, workdir: Path, names: tuple[str, ...]) -> None:
-    """Runs the named stages in the order of the data flow; what is finished is skipped.
+_BASELINE = "infer_baseline_cams"
 
-    Args:
-        config: see ``config.paper_config``.
-        workdir: made when absent; held by a lock while this runs.
-        names: stages of ``TABLE``, ``"evaluate"`` and ``"report"``.
+
+def needs_of(name: str, config: ConfigDict) -> tuple[str, ...]:
+    """The stages whose results a stage reads, under a config."""
+    needs = TABLE[name].needs
+    return needs(config) if callable(needs) else needs
+
+
+def asked_for(config: ConfigDict) -> tuple[str, ...]:
+    """The stages that a config asks for and all that they read, in the order of the data flow.
 
     Raises:
-        ValueError: an unknown stage, bad data, or results in the workdir that were made under other settings.
-        OSError: the workdir cannot be written, or another run is using it.
+        ValueError: it names a stage that there is not.
     """
-    order = (*BASELINE_STAGES, *STAGES)
-    unknown = [name for name in names if name not in order]
+    unknown = [name for name in config.stages if name not in TABLE]
     if unknown:
-        raise ValueError(f"there is no stage {unknown[0]}; the stages are {', '.join(order)}")
-    with artifacts.locked(workdir, jax.process_index()):
-        context = Context(config, workdir)
-        if context.is_writer:
-            artifacts.remove_partial(workdir)
-            artifacts.write_text(workdir / "config.json", config.to_json(indent=1) + "\n")
-        hosts.wait_for_all("begin")
-        for name in sorted(set(names), key=order.index):
-            if name in FINAL:
-                FINAL[name](context, {stage: settings_of(stage, config) for stage in TABLE})
-            else:
-                with _stopped_by_sigterm(name, workdir):
-                    _run_stage(name, context)
-            hosts.wait_for_all(f"after {name}")
+        raise ValueError(f"config.stages names {unknown[0]!r}; the stages are {', '.join(TABLE)}")
+    names = list(config.stages) or [list(TABLE)[-1]]
+    return _with_needs([*names, _BASELINE] if config.baseline else names, config)
 
 
-def settings_of(name: str, config: ConfigDict) -> dict:
-    """The settings that decide the result of a stage, its own and those of every stage before it."""
-    return artifacts.result_settings(config, tuple(dict.fromkeys((*COMMON, *_sections(name)))))
+def _with_needs(names: Iterable[str], config: ConfigDict) -> tuple[str, ...]:
+    wanted, waiting = set(), list(names)
+    while waiting:
+        name = waiting.pop()
+        if name not in wanted:
+            wanted.add(name)
+            waiting.extend(needs_of(name, config))
+    return tuple(name for name in TABLE if name in wanted)
 
 
-def _sections(name: str) -> list[str]:
-    stage = TABLE[name]
-    return [section for need in stage.needs for section in _sections(need)] + list(stage.sections)
+def sections_of(name: str, config: ConfigDict) -> tuple[str, ...]:
+    """The sections of the config that decide a stage's result, those of every stage before it included."""
+    sections = TABLE[name].sections
+    own = sections(config) if callable(sections) else sections
+    before = [section for need in needs_of(name, config) for section in sections_of(need, config)]
+    return tuple(dict.fromkeys((*COMMON, *before, *own)))
 
 
-def _run_stage(name: str, context: Context) -> None:
-    for need in TABLE[name].needs:
-        if not _is_complete(need, context):
-            raise ValueError(f"{name} reads what {need} writes; run --stages={need} in {context.workdir} first")
-    if _is_complete(name, context):
-        context.say(f"{name}: done before")
-        return
-    settings = settings_of(name, context.config)
-    if context.is_writer:
-        artifacts.write_manifest(context.manifest(name), settings, complete=False)
-    context.say(f"{name}")
-    try:
-        TABLE[name].run(context)
-    except Exception:
-        # settings that nothing was made with must not stand in the way of corrected ones
-        if context.is_writer and not any((context.workdir / TABLE[name].writes).glob("*")):
-            context.manifest(name).unlink()
-        raise
-    hosts.wait_for_all(f"end of {name}")
-    if context.is_writer:
-        artifacts.write_manifest(context.manifest(name), settings, complete=True)
-        evaluate(context, {name: settings})
-
-
-@contextlib.contextmanager
-def _stopped_by_sigterm(name: str, workdir: Path) -> Iterator[None]:
-    """Raises Preempted when SIGTERM comes; a training, while it steps, takes the signal itself and saves first."""
-    # with several processes JAX listens for the signal, so that all of them stop at one step
-    if jax.process_count() > 1 or threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def stop(number, frame):
-        raise Preempted(f"{name} was stopped; what it wrote stays in {workdir}; run the same command again to go on")
-
-    before = signal.signal(signal.SIGTERM, stop)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
-def _is_complete(name: str, context: Context) -> bool:
-    return artifacts.check_manifest(context.manifest(name), settings_of(name, context.config), stage=name)
+def place_of(name: str, context: Context) -> Place:
+    """Where a stage writes."""
+    return Place(name, context.workdir, TABLE[name].writes)

@@ -1,7 +1,7 @@
-"""The stages that train: the classifier with and without the second branch, AffinityNet, DeepLab."""
+"""The stages that train: the classifier with and without a regulariser, AffinityNet, DeepLab."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -9,53 +9,70 @@ from flax import linen as nn
 from ml_collections import ConfigDict
 
 from ssenet_jax import pretrained
-from ssenet_jax.artifacts import read_arrays, read_mask
+from ssenet_jax.artifacts import read_mask, read_seeds
 from ssenet_jax.checkpoint import load_variables
 from ssenet_jax.datasets import Source, augment, batches
 from ssenet_jax.report import pictures
-from ssenet_jax.stages.context import Context
-from ssenet_jax.stages.inference import cam_function, class_slots, views
+from ssenet_jax.stages.batching import bucket_of, class_slots, views
+from ssenet_jax.stages.context import Context, Job
+from ssenet_jax.stages.inference import cam_function
 from ssenet_jax.training import recipes
 from ssenet_jax.training.loop import Records, fit
 
 PICTURES = 4  # fixed examples whose CAMs go to TensorBoard
 
 
-def train_baseline(context: Context) -> None:
+class Examples(NamedTuple):
+    """What a training learns from: records, and the transform that makes examples of them."""
+
+    source: Any
+    transform: augment.Transform
+
+
+def train_baseline(context: Context, job: Job) -> None:
     """The classifier of one branch."""
-    _train_classifier(context, "baseline")
+    _train_classifier(context, job, "baseline")
 
 
-def train_classifier(context: Context) -> None:
-    """The classifier with the scale equivariance regulariser of ``ser``."""
-    _train_classifier(context, "classifier")
+def train_classifier(context: Context, job: Job) -> None:
+    """The classifier with the regulariser of its CAM that ``classifier.regulariser`` names."""
+    _train_classifier(context, job, "classifier")
 
 
-def _train_classifier(context: Context, name: str) -> None:
-    settings, model = context.config.classifier, context.cam_net()
+def _train_classifier(context: Context, job: Job, training: str) -> None:
+    settings = context.config.classifier
     only_here = {name: settings[name] for name in ("crop", "long_edge", "brightness_shift")}
     transform = augment.classifier_transform(**only_here, **_looks(context, settings))
-    variables, source = _start(context, model, "weights"), context.train_source
-    _fit(context, name, model, variables, source, transform, picture_fn=_cam_pictures(context))
+    examples = Examples(context.train_source, transform)
+    _fit(context, job, training, "weights", examples, picture_fn=_cam_pictures(context))
 
 
-def train_affinity(context: Context) -> None:
+def train_affinity(context: Context, job: Job) -> None:
     """AffinityNet on pixel pairs of the seeds."""
-    settings, model = context.config.affinity, context.affinity_net()
-    transform = augment.affinity_transform(crop=settings.crop, **_looks(context, settings))
-    source = Extended(context.train_source, lambda record: _with_seeds(context, record))
-    _fit(context, "affinity", model, _start(context, model, settings.init), source, transform)
+    settings, seeds = context.config.affinity, job.reads[0]
+    split = context.config.data.train_split
+
+    def with_seeds(record):
+        low, high = read_seeds(seeds.file(record["id"], split))
+        return {**record, "low": low.maps, "high": high.maps, "classes": low.classes}
+
+    transform = augment.affinity_transform(crop=settings.crop, stride=settings.stride, **_looks(context, settings))
+    examples = Examples(Extended(context.train_source, with_seeds), transform)
+    _fit(context, job, "affinity", settings.init, examples)
 
 
-def train_segmenter(context: Context) -> None:
-    """DeepLab on the pseudo labels."""
-    settings, model = context.config.segmenter, context.deeplab()
+def train_segmenter(context: Context, job: Job) -> None:
+    """DeepLab on the label maps of the training images."""
+    settings, labels = context.config.segmenter, job.reads[0]
+    split = context.config.data.train_split
+
+    def with_label(record):
+        label = read_mask(labels.file(record["id"], split))
+        return {**record, "mask": augment.resize_mask(label, record["image"].shape[:2])}
+
     facts = {"mean": context.backbone.mean, "std": context.backbone.std}
     transform = augment.segmenter_transform(settings.crop, scale=settings.scale, flip=settings.flip, **facts)
-    source = Extended(
-        context.train_source, lambda record: {**record, "mask": read_mask(context.pseudo_label(record["id"]))}
-    )
-    _fit(context, "segmenter", model, _start(context, model, settings.init), source, transform)
+    _fit(context, job, "segmenter", settings.init, Examples(Extended(context.train_source, with_label), transform))
 
 
 class Extended:
@@ -72,17 +89,12 @@ class Extended:
         return self._extend(self._source[index])
 
 
-def _with_seeds(context: Context, record: dict) -> dict:
-    low, high, classes = read_arrays(context.seed(record["id"]), "low", "high", "classes")
-    return {**record, "low": low, "high": high, "classes": classes}
-
-
 def _looks(context: Context, settings: ConfigDict) -> dict[str, Any]:
     jitter = {name: settings[name] for name in ("flip", "brightness", "contrast", "saturation", "hue")}
     return {**jitter, "mean": context.backbone.mean, "std": context.backbone.std}
 
 
-def _start(context: Context, model: nn.Module, init: str) -> dict:
+def _start(context: Context, job: Job, model: nn.Module, init: str) -> dict:
     """New variables, with the backbone from a weight file or from the trained classifier.
 
     Raises:
@@ -90,7 +102,8 @@ def _start(context: Context, model: nn.Module, init: str) -> dict:
     """
     variables = pretrained.shapes_of(model)
     if init == "classifier":
-        trained = load_variables(context.checkpoints("classifier"), "train_classifier")
+        classifier = job.reads[-1]
+        trained = load_variables(classifier.folder, classifier.stage)
         variables = {kind: {**tree, "backbone": trained[kind]["backbone"]} for kind, tree in variables.items()}
     elif init != "weights":
         raise ValueError(f"init is {init!r}; it must be 'weights' (those of init.weights) or 'classifier'")
@@ -102,44 +115,50 @@ def _start(context: Context, model: nn.Module, init: str) -> dict:
 
 def _fit(
     context: Context,
-    name: str,
-    model: nn.Module,
-    variables: dict,
-    source: Any,
-    transform: Callable,
+    job: Job,
+    training: str,
+    init: str,
+    examples: Examples,
     picture_fn: Callable | None = None,
 ) -> None:
-    settings = recipes.section(context.config, name)
-    recipe = recipes.build(context.config, name, model, len(source))
+    model = context.network(training)
+    settings = recipes.section(context.config, training)
+    recipe = recipes.build(context.config, training, model, len(examples.source))
     dataset = batches.train_batches(
-        source,
-        transform,
+        *examples,
         batch_size=recipe.batch_size,
         seed=recipe.seed,
         process_index=jax.process_index(),
         process_count=jax.process_count(),
     )
-    stage = f"train_{name}"
+    stage = job.writes.stage
     records = Records(
-        checkpoints=context.checkpoints(name),
-        log=context.workdir / "logs" / f"{stage}.jsonl",
+        checkpoints=job.writes.folder,
+        log=context.log(stage),
         tensorboard=context.workdir / "tensorboard" / stage,
         **{key: settings[key] for key in ("checkpoint_every", "keep", "log_every", "picture_every")},
     )
-    mesh, shard_params = context.mesh, context.config.mesh.shard_params
-    iterator = batches.iterate(dataset, 0)
-    fit(recipe, variables, iterator, records, mesh=mesh, name=stage, shard_params=shard_params, picture_fn=picture_fn)
+    fit(
+        recipe,
+        _start(context, job, model, init),
+        batches.iterate(dataset, 0),
+        records,
+        mesh=context.mesh,
+        name=stage,
+        shard_params=context.config.mesh.shard_params,
+        picture_fn=picture_fn,
+    )
 
 
 def _cam_pictures(context: Context) -> Callable[[dict], dict[str, np.ndarray]]:
     """Pictures of the single-scale CAMs of the first training images, by image id."""
     config, source = context.config, context.train_source
-    function = cam_function(context.cam_net(), scales=(1.0,), flip=False)
+    function = cam_function(context.network("classifier"), scales=(1.0,), flip=False)
     records = [source[index] for index in range(min(PICTURES, len(source)))]
 
     def picture(variables: dict, record: dict) -> np.ndarray:
         height, width = record["image"].shape[:2]
-        canvas = tuple(-(-side // config.inference.bucket) * config.inference.bucket for side in (height, width))
+        canvas = bucket_of(height, width, config.inference.bucket)
         batch = views([record["image"]], canvas, (1.0,), config.model.backbone, 1)
         cam = function(variables, batch, *class_slots([record["labels"]], 1), canvas=canvas)
         return pictures.cam_picture(record["image"], np.asarray(cam[0, :height, :width]))

@@ -1,10 +1,11 @@
-"""The losses of the three trainings as functions of parameters and batch, for `train.fit`.
+"""The losses of the trainings as functions of parameters and batch, for `loop.fit`.
 
 Each factory gives `loss_fn(params, batch_stats, batch, rng, step) -> (loss, (new batch_stats, metrics))`. Networks may
 compute in bfloat16; every loss is computed in float32.
 """
 
-from collections.abc import Callable
+import functools
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -15,7 +16,10 @@ from ssenet_jax import equivariance
 from ssenet_jax.affinity import affinity_labels, pair_affinity
 from ssenet_jax.losses import affinity_loss, multilabel_soft_margin_loss, softmax_cross_entropy_ignore
 from ssenet_jax.ser import two_branch_loss
+from ssenet_jax.training.operators import Choice
 from ssenet_jax.training.step import LossFn
+
+_OPERATOR, _CHOICE = 1, 2  # folded into a step's key for what is drawn beside the branches' dropout
 
 
 def eta_schedule(eta: float, total_steps: int, warmup: float) -> Callable[[jax.Array], jax.Array]:
@@ -26,36 +30,44 @@ def eta_schedule(eta: float, total_steps: int, warmup: float) -> Callable[[jax.A
     return lambda step: eta * jnp.minimum(step.astype(jnp.float32) / rising, 1.0) if warmup else jnp.float32(eta)
 
 
-def classifier(
-    model: nn.Module,
-    *,
-    total_steps: int,
-    eta: float,
-    rate: float,
-    eta_warmup: float,
-    normalize: str,
-    classes: str,
-    cam_size: str,
-    p: float,
+def classifier(model: nn.Module) -> LossFn:
+    """The classifier's loss without a second branch.
+
+    Args:
+        model: CamNet.
+
+    Returns:
+        A loss of batches with "image" (n,h,w,3) and "labels" (n,c).
+    """
+
+    def loss_fn(params, batch_stats, batch, rng, step):
+        cam, statistics = _apply(model, params, batch_stats, batch["image"], rng)
+        loss = jnp.mean(multilabel_soft_margin_loss(jnp.mean(cam, axis=(1, 2)), batch["labels"]))
+        return loss, (statistics, {"loss_cls": loss})
+
+    return loss_fn
+
+
+def scale_equivariance(
+    model: nn.Module, operators: Sequence[Choice], eta_at: Callable[[jax.Array], jax.Array], options: Mapping[str, Any]
 ) -> LossFn:
-    """The classifier's loss with the scale equivariance regulariser, or, with `eta` 0, without its second branch.
+    """The classifier's loss with the equivariance regulariser of SSENet.
 
     With `norm="batch"` each branch is normalised by its own batch, and the running statistics follow the large one.
 
     Args:
         model: CamNet.
-        total_steps: length of the training.
-        eta, rate, eta_warmup, normalize, classes, cam_size, p: the section `ser` of the config.
+        operators: see `operators.choices`; each step draws one.
+        eta_at: the regulariser's weight at a step; see `eta_schedule`.
+        options: keywords of `ser.two_branch_loss`: cam_size, normalize, classes, p.
 
     Returns:
         A loss of batches with "image" (n,h,w,3) and "labels" (n,c).
 
     Source: Eq. 1 and 2.
     """
-    eta_at = eta_schedule(eta, total_steps, eta_warmup)
-    operator = equivariance.resize(rate) if eta else None
 
-    def loss_fn(params, batch_stats, batch, rng, step):
+    def loss_with(choice: Choice, params, batch_stats, batch, rng, step):
         statistics = []
 
         def cam_fn(images, rng):
@@ -63,14 +75,19 @@ def classifier(
             statistics.append(updated)
             return cam
 
+        operator = choice.build(jax.random.fold_in(rng, _OPERATOR))
         images, labels = batch["image"], batch["labels"]
-        if not eta:
-            scores = jnp.mean(cam_fn(images, rng), axis=(1, 2))
-            loss = jnp.mean(multilabel_soft_margin_loss(scores, labels))
-            return loss, (statistics[0], {"loss_cls": loss})
-        ser = {"cam_size": cam_size, "normalize": normalize, "classes": classes, "p": p}
-        loss, metrics = two_branch_loss(cam_fn, images, labels, operator, eta=eta_at(step), rng=rng, **ser)
+        loss, metrics = two_branch_loss(cam_fn, images, labels, operator, eta=eta_at(step), rng=rng, **options)
         return loss, (statistics[0], metrics)
+
+    branches = [functools.partial(loss_with, choice) for choice in operators]
+    if len(branches) == 1:
+        return branches[0]
+    ends = jnp.cumsum(jnp.array([choice.probability for choice in operators[:-1]], jnp.float32))
+
+    def loss_fn(params, batch_stats, batch, rng, step):
+        drawn = jax.random.uniform(jax.random.fold_in(rng, _CHOICE), (), jnp.float32)
+        return jax.lax.switch(jnp.sum(drawn >= ends), branches, params, batch_stats, batch, rng, step)
 
     return loss_fn
 
@@ -86,12 +103,12 @@ def affinity(model: nn.Module, *, radius: int, border: str = "full") -> LossFn:
         border: "full" or "reference"; see `affinity.pair_affinity`.
 
     Returns:
-        A loss of batches with "image" (n,h,w,3) and "label" (n,h/8,w/8) uint8, 255 where the seeds do not agree.
+        A loss of batches with "image" (n,h,w,3) and "seeds" (n,h/8,w/8) uint8, 255 where the seeds do not agree.
     """
 
     def loss_fn(params, batch_stats, batch, rng, step):
         features, statistics = _apply(model, params, batch_stats, batch["image"], rng)
-        pairs = jax.vmap(lambda label: affinity_labels(label, radius, border=border))(batch["label"])
+        pairs = jax.vmap(lambda label: affinity_labels(label, radius, border=border))(batch["seeds"])
         metrics = dict(affinity_loss(pair_affinity(features, radius, border=border), *pairs))
         return metrics.pop("loss"), (statistics, metrics)
 

@@ -1,17 +1,135 @@
-"""What a config's trainings are made of: the network, the loss and the recipe of each."""
+"""What a config's trainings are made of: one row a training, one row a regulariser of the CAM."""
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from ml_collections import ConfigDict
 
-from ssenet_jax.models import AFFINITY_STRIDE, AffinityNet, CamNet, DeepLab
-from ssenet_jax.training import objectives
+from ssenet_jax.models import AffinityNet, CamNet, DeepLab, default_frozen
+from ssenet_jax.training import objectives, operators
 from ssenet_jax.training.step import LossFn, Recipe
 
-TRAININGS = ("baseline", "classifier", "affinity", "segmenter")
+Build = Callable[..., nn.Module]  # of the keywords that all networks share, and num_classes
+Loss = Callable[[ConfigDict, nn.Module, int], LossFn]  # of config, network and number of steps
+
+
+class Target(NamedTuple):
+    """What a batch holds beside its images, without the batch axis."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: Any
+
+
+class Regulariser(NamedTuple):
+    """What the classifier is trained to beside its labels.
+
+    Attributes:
+        network: of the classifier.
+        loss: the whole loss.
+        sections: of the config that it reads.
+    """
+
+    network: Build
+    loss: Loss
+    sections: tuple[str, ...]
+
+
+class Training(NamedTuple):
+    """One training.
+
+    Attributes:
+        section: of the config.
+        network: from the config, the shared keywords and the number of foreground classes.
+        loss: see `Loss`.
+        target: from its section of the config and the number of foreground classes.
+    """
+
+    section: str
+    network: Callable[[ConfigDict, dict, int], nn.Module]
+    loss: Loss
+    target: Callable[[ConfigDict, int], Target]
+
+
+def _ser_loss(config: ConfigDict, model: nn.Module, steps: int) -> LossFn:
+    section = config.ser
+    options = {name: section[name] for name in ("cam_size", "normalize", "classes")}
+    options["p"] = int(section.p) if section.p.is_integer() else section.p  # an integer power is a product
+    return objectives.scale_equivariance(
+        model,
+        operators.choices(section.operators, section.draw, section),
+        objectives.eta_schedule(section.eta, steps, section.eta_warmup),
+        options,
+    )
+
+
+def _plain_loss(config: ConfigDict, model: nn.Module, steps: int) -> LossFn:
+    return objectives.classifier(model)
+
+
+REGULARISERS = {
+    "none": Regulariser(CamNet, _plain_loss, ()),
+    "ser": Regulariser(CamNet, _ser_loss, ("ser",)),
+}
+
+
+def regulariser(config: ConfigDict) -> Regulariser:
+    """The row that a config names.
+
+    Raises:
+        ValueError: there is none of that name.
+    """
+    name = config.classifier.regulariser
+    if name not in REGULARISERS:
+        raise ValueError(f"classifier.regulariser is {name!r}; it must be one of {', '.join(REGULARISERS)}")
+    return REGULARISERS[name]
+
+
+def _classifier(config: ConfigDict, keywords: dict, num_classes: int) -> nn.Module:
+    return regulariser(config).network(num_classes=num_classes, **keywords)
+
+
+def _classifier_loss(config: ConfigDict, model: nn.Module, steps: int) -> LossFn:
+    return regulariser(config).loss(config, model, steps)
+
+
+def _affinity_loss(config: ConfigDict, model: nn.Module, steps: int) -> LossFn:
+    return objectives.affinity(model, radius=config.affinity.radius, border=config.affinity.border)
+
+
+def _labels(section: ConfigDict, num_classes: int) -> Target:
+    return Target("labels", (num_classes,), jnp.float32)
+
+
+def _cells(section: ConfigDict, num_classes: int) -> Target:
+    return Target("seeds", (-(-section.crop // section.stride),) * 2, jnp.uint8)
+
+
+def _pixels(section: ConfigDict, num_classes: int) -> Target:
+    return Target("mask", (section.crop,) * 2, jnp.uint8)
+
+
+TRAININGS = {
+    "baseline": Training(
+        "classifier", lambda config, keywords, c: CamNet(num_classes=c, **keywords), _plain_loss, _labels
+    ),
+    "classifier": Training("classifier", _classifier, _classifier_loss, _labels),
+    "affinity": Training(
+        "affinity",
+        lambda config, keywords, c: AffinityNet(stride=config.affinity.stride, **keywords),
+        _affinity_loss,
+        _cells,
+    ),
+    "segmenter": Training(
+        "segmenter",
+        lambda config, keywords, c: DeepLab(num_classes=c + 1, **keywords),
+        lambda config, model, steps: objectives.segmenter(model),
+        _pixels,
+    ),
+}
 
 
 def network(config: ConfigDict, training: str, num_classes: int) -> nn.Module:
@@ -19,21 +137,17 @@ def network(config: ConfigDict, training: str, num_classes: int) -> nn.Module:
 
     Args:
         config: see ``config.paper_config``.
-        training: one of TRAININGS.
+        training: a key of TRAININGS.
         num_classes: c, the foreground classes of the data set.
     """
     keywords: dict[str, Any] = {**config.model, "dtype": jnp.dtype(config.dtype), "remat": config.remat}
     del keywords["frozen"]
-    if training == "affinity":
-        return AffinityNet(**keywords)
-    if training == "segmenter":
-        return DeepLab(num_classes=num_classes + 1, **keywords)
-    return CamNet(num_classes=num_classes, **keywords)
+    return TRAININGS[training].network(config, keywords, num_classes)
 
 
 def section(config: ConfigDict, training: str) -> ConfigDict:
     """The section of the config that a training is described in; the baseline shares that of the classifier."""
-    return config["classifier" if training == "baseline" else training]
+    return config[TRAININGS[training].section]
 
 
 def build(config: ConfigDict, training: str, model: nn.Module, num_images: int) -> Recipe:
@@ -41,7 +155,7 @@ def build(config: ConfigDict, training: str, model: nn.Module, num_images: int) 
 
     Args:
         config: see ``config.paper_config``.
-        training: one of TRAININGS.
+        training: a key of TRAININGS.
         model: its ``network``.
         num_images: length of the training split, for trainings whose length is in epochs.
     """
@@ -49,7 +163,7 @@ def build(config: ConfigDict, training: str, model: nn.Module, num_images: int) 
     # epochs are whole batches, as the authors count them
     steps = settings.steps or settings.epochs * max(1, num_images // settings.batch_size)
     return Recipe(
-        loss_fn=_loss(config, training, model, steps),
+        loss_fn=TRAININGS[training].loss(config, model, steps),
         groups=parameter_groups(config, settings),
         steps=steps,
         batch_size=settings.batch_size,
@@ -63,28 +177,18 @@ def build(config: ConfigDict, training: str, model: nn.Module, num_images: int) 
 
 def parameter_groups(config: ConfigDict, settings: ConfigDict) -> list[tuple[str, float, float]]:
     """The rows (regex, learning rate multiplier, weight decay) of one training, what is frozen first."""
-    frozen = [(pattern, 0.0, 0.0) for pattern in config.model.frozen]
+    patterns = config.model.frozen
+    if patterns == "default":
+        patterns = default_frozen(config.model.backbone)
+    frozen = [(pattern, 0.0, 0.0) for pattern in patterns]
     return frozen + [(pattern, rate, decay * settings.weight_decay) for pattern, rate, decay in settings.groups]
-
-
-def _loss(config: ConfigDict, training: str, model: nn.Module, steps: int) -> LossFn:
-    if training == "affinity":
-        return objectives.affinity(model, radius=config.affinity.radius, border=config.affinity.border)
-    if training == "segmenter":
-        return objectives.segmenter(model)
-    eta = 0.0 if training == "baseline" else config.ser.eta
-    return objectives.classifier(model, total_steps=steps, **{**config.ser, "eta": eta})
 
 
 def batch_shapes(config: ConfigDict, training: str, num_classes: int, batch_size: int) -> dict:
     """The shapes of what a global batch of a training holds, without its ids."""
     crop = section(config, training).crop
-    target = {
-        "affinity": ("label", (-(-crop // AFFINITY_STRIDE),) * 2, jnp.uint8),
-        "segmenter": ("mask", (crop, crop), jnp.uint8),
-    }
-    name, shape, dtype = target.get(training, ("labels", (num_classes,), jnp.float32))
+    target = TRAININGS[training].target(section(config, training), num_classes)
     return {
         "image": jax.ShapeDtypeStruct((batch_size, crop, crop, 3), jnp.float32),
-        name: jax.ShapeDtypeStruct((batch_size, *shape), dtype),
+        target.name: jax.ShapeDtypeStruct((batch_size, *target.shape), target.dtype),
     }

@@ -1,0 +1,59 @@
+"""Config files: how a command names one, and how it is read."""
+
+import argparse
+import difflib
+from pathlib import Path
+
+from absl import flags
+from ml_collections import ConfigDict, config_flags
+
+from ssenet_jax.artifacts import flatten
+
+
+def add_config(parser: argparse.ArgumentParser) -> None:
+    """The option of the commands that read a config; their other words are its ``--config.KEY=VALUE``."""
+    parser.add_argument("--config", required=True, metavar="FILE[:ARG]", help="a config file, ARG to its get_config")
+
+
+def load_config(path: str, overrides: list[str]) -> ConfigDict:
+    """Reads a config file and applies ``--config.KEY=VALUE`` overrides.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: a key that the config does not have (the nearest one is named), or a value of the wrong type.
+    """
+    file = path.partition(":")[0]
+    if not Path(file).is_file():
+        raise FileNotFoundError(f"the config {file} does not exist; give the path of one of the files in configs/")
+    refuse_words([word for word in overrides if not word.startswith("--config.")])
+    known = _parse([f"--config={path}"])
+    _check_keys(known, overrides)
+    return _parse([f"--config={path}", *overrides])
+
+
+def refuse_words(stray: list[str]) -> None:
+    """Raises a ValueError for the first word that a command did not expect."""
+    if stray:
+        raise ValueError(f"{stray[0]} is not an option of this command; --help after its name lists them")
+
+
+def _parse(arguments: list[str]) -> ConfigDict:
+    values, words = flags.FlagValues(), ["ssenet", *arguments]
+    config_flags.DEFINE_config_file("config", flag_values=values, sys_argv=words)
+    try:
+        values(words)
+    except (flags.Error, TypeError, ValueError) as error:
+        raise ValueError(f"{' '.join(arguments)}: {error}") from error
+    return values["config"].value
+
+
+def _check_keys(config: ConfigDict, overrides: list[str]) -> None:
+    known = flatten(config)
+    for override in overrides:
+        key, separator, _ = override.removeprefix("--config.").partition("=")
+        base = key.partition("[")[0]
+        if not separator:
+            raise ValueError(f"{override} has no value; write --config.{key}=VALUE")
+        if base not in known:
+            near = difflib.get_close_matches(base, known, n=1, cutoff=0.0)
+            raise ValueError(f"the config has no key {base}; the nearest is {near[0]}")

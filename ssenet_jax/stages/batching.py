@@ -1,0 +1,162 @@
+"""Images of every size as batches of a few shapes: padded, read ahead, computed, finished in threads.
+
+A padded image gives inside its valid area what the image alone would give (``sizes`` of the models), so one compilation
+serves every image of a bucket.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import NamedTuple
+
+import jax
+import numpy as np
+
+from ssenet_jax.datasets.augment import normalize, resize_image
+from ssenet_jax.models import BACKBONES
+from ssenet_jax.training.sharding import make_mesh, over_batch, replicated
+
+SLOTS = 4  # classes an image is computed for at once come in multiples of this, each with a compilation of its own
+
+
+class Views(NamedTuple):
+    """A batch of images of one bucket at several scales, zero-padded at the bottom and the right."""
+
+    images: tuple[np.ndarray, ...]  # per scale (n, h, w, 3), normalised
+    sizes: tuple[np.ndarray, ...]  # per scale (n, 2), the valid heights and widths
+    original: np.ndarray  # (n, 2)
+
+
+def bucket_of(height: int, width: int, multiple: int) -> tuple[int, int]:
+    """The padded shape that an image of this size is computed in."""
+    return -(-height // multiple) * multiple, -(-width // multiple) * multiple
+
+
+def by_bucket(records: Iterable[dict], batch_size: int, multiple: int) -> Iterator[tuple[tuple[int, int], list[dict]]]:
+    """Groups a stream of records by bucket; holds back less than a batch of each."""
+    waiting: dict[tuple[int, int], list[dict]] = {}
+    for record in records:
+        canvas = bucket_of(*record["image"].shape[:2], multiple)
+        group = waiting.setdefault(canvas, [])
+        group.append(record)
+        if len(group) == batch_size:
+            yield canvas, waiting.pop(canvas)
+    yield from waiting.items()
+
+
+def views(
+    images: Sequence[np.ndarray], canvas: tuple[int, int], scales: Sequence[float], backbone: str, rows: int
+) -> Views:
+    """Resizes (bicubic), normalises and pads a batch; its last image fills the rows that are left over."""
+    mean, std = BACKBONES[backbone].mean, BACKBONES[backbone].std
+    images = [*images, *[images[-1]] * (rows - len(images))]
+    padded, sizes = [], []
+    for scale in scales:
+        batch = np.zeros((rows, *(int(np.ceil(side * scale)) for side in canvas), 3), np.float32)
+        size = np.zeros((rows, 2), np.int32)
+        for row, image in enumerate(images):
+            height, width = (max(1, round(side * scale)) for side in image.shape[:2])
+            batch[row, :height, :width] = normalize(resize_image(image, (height, width)), mean, std)
+            size[row] = height, width
+        padded.append(batch)
+        sizes.append(size)
+    return Views(tuple(padded), tuple(sizes), np.array([image.shape[:2] for image in images], np.int32))
+
+
+def class_slots(labels: Sequence[np.ndarray], rows: int) -> tuple[np.ndarray, np.ndarray]:
+    """The present classes of each image in slots: indices (n, m) int32 and a float32 mask (n, m)."""
+    present = [np.flatnonzero(label) for label in labels]
+    slots = _slots(max(len(classes) for classes in present))
+    classes, mask = np.zeros((rows, slots), np.int32), np.zeros((rows, slots), np.float32)
+    for row, indices in enumerate(present):
+        classes[row, : len(indices)] = indices
+        mask[row, : len(indices)] = 1
+    return classes, mask
+
+
+def padded_images(images: Sequence[np.ndarray], canvas: tuple[int, int], rows: int) -> tuple[np.ndarray, np.ndarray]:
+    """Images (h, w, 3) of different sizes in one zero-padded array (n, h, w, 3), and their sizes (n, 2)."""
+    batch, sizes = np.zeros((rows, *canvas, 3), np.uint8), np.tile(np.int32([canvas]), (rows, 1))
+    for row, image in enumerate(images):
+        batch[row, : image.shape[0], : image.shape[1]] = image
+        sizes[row] = image.shape[:2]
+    return batch, sizes
+
+
+def padded_cams(cams: Sequence[np.ndarray], canvas: tuple[int, int], rows: int) -> np.ndarray:
+    """CAMs (h, w, m) of different images in one zero-padded array (n, h, w, slots)."""
+    slots = _slots(max(cam.shape[-1] for cam in cams))
+    batch = np.zeros((rows, *canvas, slots), np.float32)
+    for row, cam in enumerate(cams):
+        height, width, classes = cam.shape
+        batch[row, :height, :width, :classes] = cam
+    return batch
+
+
+def _slots(classes: int) -> int:
+    return max(1, -(-classes // SLOTS)) * SLOTS
+
+
+def run(
+    records: Iterable[dict],
+    prepare: Callable[[list[dict], tuple[int, int], int], tuple],
+    function: Callable,
+    variables: dict,
+    finish: Callable[[dict, np.ndarray], None],
+    *,
+    batch_size: int,
+    bucket: int,
+) -> None:
+    """Streams records through a network: read ahead, computed in batches of one bucket, finished in threads.
+
+    Args:
+        records: what a source gives, read in a thread.
+        prepare: (records, canvas, rows) -> arrays with a leading batch axis of ``rows``.
+        function: (variables, *arrays, canvas=...) -> an array with that leading axis; one of those built above.
+        variables: of the network.
+        finish: takes a record and its row; writes the result.
+        batch_size: rounded up to a whole number per local device.
+        bucket: sides are padded to multiples of this.
+    """
+    mesh = make_mesh(devices=jax.local_devices())
+    rows = -(-batch_size // mesh.size) * mesh.size
+    variables = jax.device_put(variables, replicated(mesh))
+    with ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(2) as writer:
+
+        def prepared(group):
+            canvas, batch = group
+            return batch, canvas, prepare(batch, canvas, rows)
+
+        pending: list[Future] = []
+        computed = None
+        for batch, canvas, arrays in _ahead(prepared, by_bucket(records, rows, bucket), reader):
+            result = function(variables, *jax.device_put(arrays, over_batch(mesh)), canvas=canvas)
+            if computed is not None:
+                pending = _finish(computed, finish, writer, pending)
+            computed = batch, result
+        if computed is not None:
+            pending = _finish(computed, finish, writer, pending)
+        for future in pending:
+            future.result()
+
+
+def _ahead(function: Callable, items: Iterator, pool: ThreadPoolExecutor) -> Iterator:
+    """Maps in a thread that is one item ahead; the items are drawn in that thread too."""
+    end = object()
+
+    def step():
+        item = next(items, end)
+        return end if item is end else function(item)
+
+    items = iter(items)
+    future = pool.submit(step)
+    while (value := future.result()) is not end:
+        future = pool.submit(step)
+        yield value
+
+
+def _finish(computed: tuple, finish: Callable, writer: ThreadPoolExecutor, pending: list[Future]) -> list[Future]:
+    for future in pending:
+        future.result()
+    batch, result = computed
+    rows = np.asarray(result)
+    return [writer.submit(finish, record, row) for record, row in zip(batch, rows, strict=False)]
