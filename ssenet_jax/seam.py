@@ -94,6 +94,13 @@ def pixel_correlation(
 
     Returns:
         The refined map: M A, A = relu(f^T f) of the features divided by their lengths, columns divided by their sums.
+
+    Examples:
+        >>> import jax.numpy as jnp
+        >>> features = jnp.array([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]]).reshape(1, 1, 3, 2)  # two cells are alike
+        >>> cam = jnp.array([1.0, 0.0, 0.25]).reshape(1, 1, 3, 1)
+        >>> print(pixel_correlation(cam, features).round(3).ravel())
+        [0.5  0.5  0.25]
     """
     n, h, w, k = cam.shape
     squares = jnp.sum(jnp.square(features), axis=-1, keepdims=True)
@@ -141,6 +148,16 @@ def seam_loss(
         ValueError: the rate leaves no pixel, or the maps have another number of classes than the labels.
 
     Source: arXiv 2004.04581, Eq. 4 to 8; what the code adds to them is in METHOD.
+
+    Examples:
+        >>> import jax, jax.numpy as jnp
+        >>> def net_fn(images):
+        ...     return images, correlation_map(images)  # a map of three channels, background first
+        >>> images = jnp.linspace(-1.0, 1.0, 300).reshape(1, 10, 10, 3)
+        >>> labels = jnp.array([[1.0, 0.0]])
+        >>> loss, parts = jax.jit(lambda images: seam_loss(net_fn, images, labels))(images)
+        >>> sorted(parts)
+        ['loss_cls', 'loss_cls_s', 'loss_ecr', 'loss_ecr_s', 'loss_er', 'loss_min', 'loss_min_s']
     """
     size = images.shape[1:3]
     small = (math.floor(size[0] * rate), math.floor(size[1] * rate))

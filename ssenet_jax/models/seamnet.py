@@ -14,6 +14,14 @@ class SeamNet(Network):
     """The classifier whose output is the raw map and the refined one, each (n, h', w', k), background first.
 
     The refined map trains f8_3, f8_4 and f9 alone: the raw map and the taps go into it without a gradient.
+
+    Examples:
+        >>> import jax, jax.numpy as jnp
+        >>> model, images = SeamNet(num_classes=3, width=1 / 16), jnp.zeros((1, 64, 48, 3))
+        >>> variables = jax.eval_shape(model.init, jax.random.key(0), images)
+        >>> (cam, refined), _ = jax.eval_shape(model.apply, variables, images)
+        >>> cam.shape, refined.shape
+        ((1, 8, 6, 4), (1, 8, 6, 4))
     """
 
     num_classes: int = 20
