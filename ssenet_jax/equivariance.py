@@ -7,12 +7,13 @@ and width, so that one operator serves an image and its smaller CAM.
 import dataclasses
 import math
 from collections.abc import Callable, Sequence
-from types import ModuleType
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, Shaped
+
+from ssenet_jax.sampling import numpy_of, sample_affine
 
 Matrices = tuple[np.ndarray | Array, np.ndarray | Array]
 
@@ -216,12 +217,12 @@ def translate(dy: int | float | Array, dx: int | float | Array) -> Operator:
 
     Examples:
         >>> import jax.numpy as jnp
-        >>> print(translate(0, 0.5)(jnp.array([[[1.0, 2.0, 3.0, 4.0]]])))
+        >>> print(translate(0.0, 0.5)(jnp.array([[[1.0, 2.0, 3.0, 4.0]]])))
         [[[0. 0. 1. 2.]]]
     """
 
     def matrix(size: int, fraction: int | float | Array) -> np.ndarray | Array:
-        xp = _numpy_of(fraction)
+        xp = numpy_of(fraction)
         cells = xp.arange(size, dtype=float)
         return xp.maximum(0.0, 1.0 - xp.abs((cells - fraction * size)[:, None] - cells[None, :]))
 
@@ -240,7 +241,7 @@ def rotate(degrees: int | float | Array) -> Operator:
         [[[4. 3.]
           [2. 1.]]]
     """
-    xp = _numpy_of(degrees)
+    xp = numpy_of(degrees)
     angle = xp.deg2rad(degrees)
     cos, sin = xp.cos(angle), xp.sin(angle)
 
@@ -248,7 +249,7 @@ def rotate(degrees: int | float | Array) -> Operator:
         # The angle is one between pixels: in half heights and half widths the off-diagonal takes the aspect.
         return xp.stack([xp.stack([cos, sin * w / h, 0.0 * cos]), xp.stack([-sin * h / w, cos, 0.0 * cos])])
 
-    return Operator(lambda x: _sample_affine(x, to_input(x.shape[1], x.shape[2])))
+    return Operator(lambda x: sample_affine(x, to_input(x.shape[1], x.shape[2])))
 
 
 def affine(matrix_2x3: Sequence[Sequence[int | float]] | np.ndarray) -> Operator:
@@ -265,42 +266,13 @@ def affine(matrix_2x3: Sequence[Sequence[int | float]] | np.ndarray) -> Operator
 
     Examples:
         >>> import jax.numpy as jnp
-        >>> mirrored = affine([[1, 0, 0], [0, -1, 0]])
-        >>> print(mirrored(jnp.array([[[1.0, 2.0, 3.0]]])))
+        >>> print(affine([[1, 0, 0], [0, -1, 0]])(jnp.array([[[1.0, 2.0, 3.0]]])))
         [[[3. 2. 1.]]]
     """
     matrix = np.asarray(matrix_2x3, np.float64)
     if matrix.shape != (2, 3) or not np.isfinite(matrix).all():
         raise ValueError(f"affine: expected a finite (2, 3) matrix, got {matrix.tolist()}")
-    return Operator(lambda x: _sample_affine(x, matrix))
-
-
-def _numpy_of(value: object) -> ModuleType:
-    """numpy, whose float64 keeps constants exact, or jax.numpy for what is traced."""
-    return jnp if isinstance(value, jax.Array) else np
-
-
-def _sample_affine(x: Array, to_input: np.ndarray | Array) -> Array:
-    n, h, w = x.shape[:3]
-    xp = _numpy_of(to_input)
-    y, xx = np.meshgrid((2 * np.arange(h) + 1) / h - 1, (2 * np.arange(w) + 1) / w - 1, indexing="ij")
-    place = np.stack([y.ravel(), xx.ravel(), np.ones(h * w)])
-    source = xp.einsum("ij,jp->ip", to_input, place if xp is np else jnp.asarray(place, jnp.float32))
-    # Rounding keeps an exact quarter turn from reading 1e-16 beyond the edge.
-    digits = 9 if xp is np else 4
-    row = xp.round(((source[0] + 1) * h - 1) / 2, digits)
-    col = xp.round(((source[1] + 1) * w - 1) / 2, digits)
-    flat = x.reshape(n, h * w, *x.shape[3:])
-    total = jnp.zeros_like(flat)
-    for top in (0, 1):
-        for left in (0, 1):
-            i, j = xp.floor(row) + top, xp.floor(col) + left
-            weight = xp.maximum(0, 1 - xp.abs(row - i)) * xp.maximum(0, 1 - xp.abs(col - j))
-            weight = xp.where((i >= 0) & (i < h) & (j >= 0) & (j < w), weight, 0.0)
-            index = (xp.clip(i, 0, h - 1) * w + xp.clip(j, 0, w - 1)).astype(np.int32)
-            weight = jnp.asarray(weight, x.dtype).reshape(1, h * w, *[1] * (x.ndim - 3))
-            total = total + jnp.take(flat, index, axis=1) * weight
-    return total.reshape(x.shape)
+    return Operator(lambda x: sample_affine(x, matrix))
 
 
 def compose(*ops: Callable[[Array], Array]) -> Operator:
@@ -308,9 +280,8 @@ def compose(*ops: Callable[[Array], Array]) -> Operator:
 
     Examples:
         >>> import jax.numpy as jnp
-        >>> half_and_mirrored = compose(resize(0.5), hflip())
-        >>> print(half_and_mirrored(jnp.array([[[1.0, 2.0, 3.0, 4.0], [1.0, 2.0, 3.0, 4.0]]])))
-        [[[3.5 1.5]]]
+        >>> print(compose(hflip(), translate(0.0, 0.5))(jnp.array([[[1.0, 2.0, 3.0, 4.0]]])))
+        [[[0. 0. 4. 3.]]]
     """
 
     def apply(x: Array) -> Array:

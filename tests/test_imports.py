@@ -20,6 +20,7 @@ config
 arrays
 artifacts
 datasets
+sampling
 equivariance
 cam
 losses
