@@ -7,7 +7,7 @@ import os
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -103,7 +103,9 @@ class Checkpoints:
         with self._writing():
             self._manager.wait_until_finished()
 
-    def restore(self, variables: dict, momentum: dict, fits: Callable[[dict], bool] = lambda loop: True) -> Restored | None:
+    def restore(
+        self, variables: dict, momentum: dict, fits: Callable[[dict], bool] = lambda loop: True
+    ) -> Restored | None:
         """The newest checkpoint, or None when there never was one.
 
         One that is damaged is named in the log and set aside as `<step>.damaged`, and the one before it is used. Of

@@ -9,6 +9,7 @@ import pytest
 
 from ssenet_jax import artifacts
 from ssenet_jax.config import paper_config
+from ssenet_jax.stages import manifest
 
 
 def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path):
@@ -60,21 +61,21 @@ def test_pickled_arrays_are_refused(tmp_path):
 def test_results_of_other_settings_are_refused_and_the_key_is_named(tmp_path):
     config = paper_config()
     path = tmp_path / "manifests" / "infer_cams.json"
-    artifacts.write_manifest(path, artifacts.result_settings(config, ("seed", "cam")), complete=True)
-    assert artifacts.check_manifest(path, artifacts.result_settings(config, ("seed", "cam")), stage="infer_cams")
+    manifest.write_manifest(path, manifest.result_settings(config, ("seed", "cam")), complete=True)
+    assert manifest.check_manifest(path, manifest.result_settings(config, ("seed", "cam")), stage="infer_cams")
     config.cam.flip = False
     with pytest.raises(ValueError, match=r"infer_cams with cam\.flip=True, but the config says False"):
-        artifacts.check_manifest(path, artifacts.result_settings(config, ("seed", "cam")), stage="infer_cams")
+        manifest.check_manifest(path, manifest.result_settings(config, ("seed", "cam")), stage="infer_cams")
 
 
 def test_settings_that_only_say_how_to_run_do_not_count():
     config = paper_config()
-    before = artifacts.result_settings(config, ("data", "crf", "classifier"))
+    before = manifest.result_settings(config, ("data", "crf", "classifier"))
     config.data.root, config.crf.workers, config.classifier.log_every = "/elsewhere", 3, 1
-    assert artifacts.result_settings(config, ("data", "crf", "classifier")) == before
+    assert manifest.result_settings(config, ("data", "crf", "classifier")) == before
     config.data.train_split = "train_aug"
-    changed = artifacts.result_settings(config, ("data", "crf", "classifier"))
-    assert artifacts.settings_hash(changed) != artifacts.settings_hash(before)
+    changed = manifest.result_settings(config, ("data", "crf", "classifier"))
+    assert manifest.settings_hash(changed) != manifest.settings_hash(before)
 
 
 def test_a_second_run_in_a_workdir_is_told_so(tmp_path):

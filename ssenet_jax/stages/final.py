@@ -3,20 +3,29 @@
 from ml_collections import ConfigDict
 
 from ssenet_jax import artifacts
+from ssenet_jax.checkpoint import steps
 from ssenet_jax.report import page
-from ssenet_jax.stages import score
+from ssenet_jax.stages import manifest, score
 from ssenet_jax.stages.context import Context
 from ssenet_jax.stages.table import TABLE, place_of, sections_of, with_needs
+from ssenet_jax.training import recipes
 
 
 def settings_of(name: str, config: ConfigDict) -> dict:
     """The settings that decide the result of a stage, its own and those of every stage before it."""
-    return artifacts.result_settings(config, sections_of(name, config))
+    return manifest.result_settings(config, sections_of(name, config))
 
 
 def is_complete(name: str, context: Context) -> bool:
-    """Whether a stage has been completed under the settings of the config; raises for other settings."""
-    return artifacts.check_manifest(context.manifest(name), settings_of(name, context.config), stage=name)
+    """Whether a stage has been completed under the settings of the config; raises for other settings.
+
+    A training whose last checkpoint is gone is not: one before it must not be taken for it.
+    """
+    complete = manifest.check_manifest(context.manifest(name), settings_of(name, context.config), stage=name)
+    if not complete or TABLE[name].images is not None:
+        return complete
+    folder = place_of(name, context).folder
+    return recipes.steps_of(context.config, folder.name, len(context.train_source)) in steps(folder)
 
 
 def evaluate(context: Context, name: str) -> None:
@@ -24,7 +33,7 @@ def evaluate(context: Context, name: str) -> None:
     row = TABLE[name]
     if row.score is None or row.images is None:
         return
-    config_hash = artifacts.settings_hash(settings_of(name, context.config))
+    config_hash = manifest.settings_hash(settings_of(name, context.config))
     subjects = score.subjects(context, place_of(name, context), row.images(context), config_hash)
     for record in row.score(context, subjects):
         artifacts.write_json(context.metrics(name, record["split"]), record)

@@ -1,10 +1,7 @@
 """Runs stages one after the other, each where it stopped."""
 
-import contextlib
 import functools
-import signal
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import jax
@@ -12,11 +9,10 @@ from ml_collections import ConfigDict
 
 from ssenet_jax import artifacts
 from ssenet_jax.datasets import Source
-from ssenet_jax.stages import final
+from ssenet_jax.stages import final, manifest
 from ssenet_jax.stages.context import Context, Job
 from ssenet_jax.stages.table import TABLE, needs_of, place_of, with_needs
 from ssenet_jax.training import hosts
-from ssenet_jax.training.loop import Preempted
 
 FINAL = {"evaluate": final.evaluate_all, "report": final.write_report}
 ORDER = (*TABLE, *FINAL)
@@ -31,6 +27,7 @@ def run_stages(config: ConfigDict, workdir: Path, names: tuple[str, ...] = ()) -
         names: of ``ORDER``; none stands for those of ``config.stages``, all that they read, and the final ones.
 
     Raises:
+        Preempted: the run was told to stop; see `stop.listening`.
         ValueError: an unknown stage, bad data, or results in the workdir that were made under other settings.
         OSError: the workdir cannot be written, or another run is using it.
     """
@@ -38,19 +35,19 @@ def run_stages(config: ConfigDict, workdir: Path, names: tuple[str, ...] = ()) -
     if unknown:
         raise ValueError(f"there is no stage {unknown[0]}; the stages are {', '.join(ORDER)}")
     wanted = set(names) or {*with_needs(config.stages, config), *FINAL}
-    with artifacts.locked(workdir, jax.process_index()):
+    with hosts.leaving_word(), artifacts.locked(workdir, jax.process_index()):
         context = Context(config, workdir)
         if context.is_writer:
-            artifacts.remove_partial(workdir)
+            folders = [context.workdir / name for name in ("manifests", "metrics", "logs")]
+            artifacts.remove_partial(workdir, [*folders, *(place_of(name, context).folder for name in TABLE)])
             artifacts.write_text(workdir / "config.json", config.to_json(indent=1) + "\n")
-        hosts.wait_for_all("begin")
+        hosts.wait_for_all("beginning of the run")
         for name in (name for name in ORDER if name in wanted):
             if name in FINAL:
                 FINAL[name](context)
             else:
-                with _stopped_by_sigterm(name, workdir):
-                    _run_stage(name, context)
-            hosts.wait_for_all(f"after {name}")
+                _run_stage(name, context)
+            hosts.wait_for_all(f"end of {name}")
 
 
 def _run_stage(name: str, context: Context) -> None:
@@ -64,9 +61,9 @@ def _run_stage(name: str, context: Context) -> None:
     else:
         context.say(f"{name}: {left} images have no result yet" if complete else name)
         _make(name, context, todo)
-    hosts.wait_for_all(f"end of {name}")
+    hosts.wait_for_all(f"last image of {name}")
     if context.is_writer and not (complete and not left):
-        artifacts.write_manifest(context.manifest(name), final.settings_of(name, context.config), complete=True)
+        manifest.write_manifest(context.manifest(name), final.settings_of(name, context.config), complete=True)
         final.evaluate(context, name)
 
 
@@ -89,7 +86,7 @@ def missing(source: Source, file_of: Callable[[str], Path]) -> list[int]:
 def _make(name: str, context: Context, todo: dict[str, list[int]]) -> None:
     row, writes = TABLE[name], place_of(name, context)
     if context.is_writer:
-        artifacts.write_manifest(context.manifest(name), final.settings_of(name, context.config), complete=False)
+        manifest.write_manifest(context.manifest(name), final.settings_of(name, context.config), complete=False)
     reads = tuple(place_of(need, context) for need in needs_of(name, context.config))
     try:
         row.run(context, Job(row.title, reads, writes, todo))
@@ -98,21 +95,3 @@ def _make(name: str, context: Context, todo: dict[str, list[int]]) -> None:
         if context.is_writer and not any(writes.folder.glob("*")):
             context.manifest(name).unlink()
         raise
-
-
-@contextlib.contextmanager
-def _stopped_by_sigterm(name: str, workdir: Path) -> Iterator[None]:
-    """Raises Preempted when SIGTERM comes; a training, while it steps, takes the signal itself and saves first."""
-    # with several processes JAX listens for the signal, so that all of them stop at one step
-    if jax.process_count() > 1 or threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def stop(number, frame):
-        raise Preempted(f"{name} was stopped; what it wrote stays in {workdir}; run the same command again to go on")
-
-    before = signal.signal(signal.SIGTERM, stop)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
