@@ -28,7 +28,7 @@ _numbers = itertools.count()
 def replacing(path: Path) -> Iterator[Path]:
     """Gives a temporary path beside ``path`` and renames it to ``path`` when the block ends without an error."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    # its own short name: that of the file may be as long as the file system allows
+    # a short name of its own: that of the file may be as long as the file system allows
     temporary = path.with_name(f".{os.getpid()}.{next(_numbers)}.ssenet-part")
     try:
         yield temporary

@@ -104,7 +104,7 @@ class Checkpoints:
             self._manager.wait_until_finished()
 
     def restore(
-        self, variables: dict, momentum: dict, fits: Callable[[dict], bool] = lambda loop: True
+        self, variables: dict, momentum: dict, fits: Callable[[int, dict], bool] = lambda step, loop: True
     ) -> Restored | None:
         """The newest checkpoint, or None when there never was one.
 
@@ -114,7 +114,7 @@ class Checkpoints:
         Args:
             variables: tree of jax.ShapeDtypeStruct with the shardings wanted.
             momentum: the same for the momentum.
-            fits: whether what was saved as `loop` is a state to go on from.
+            fits: whether what was saved as `loop` of a step is a state to go on from.
 
         Raises:
             ValueError: the checkpoint belongs to another model, or all that were ever written are damaged.
@@ -177,24 +177,24 @@ def load_variables(directory: str | os.PathLike, stage: str = "") -> dict:
         what = f"run the stage {stage} first" if stage else "give the folder that import-weights or a training wrote"
         raise ValueError(f"there is no checkpoint in {directory}; {what}")
     if aside and aside[0] > max(found, default=-1):
-        raise ValueError(f"the newest checkpoint in {directory}, step {aside[0]}, is damaged; {_remedy(stage, found)}")
-    path = directory / str(found[0])
+        damaged = f"the newest checkpoint in {directory}, step {aside[0]}, is damaged"
+        raise ValueError(f"{damaged}; {_remedy(stage, None if found else directory)}")
+    path, one_left = directory / str(found[0]), len(found) == 1
     try:
         with _told(path):
             shapes = _metadata(path / "variables")
             empty = jax.tree.map(lambda leaf: np.empty(leaf.shape, leaf.dtype), shapes)
             return _restore(path / "variables", empty)
     except DamagedError as error:
-        remedy = f"delete {path} and {_remedy(stage, found[1:])}" if stage else _remedy(stage, found)
+        remedy = _remedy(stage, directory if one_left else path)
         raise ValueError(f"the checkpoint {path} is damaged ({error}); {remedy}") from error
 
 
-def _remedy(stage: str, older: list[int]) -> str:
+def _remedy(stage: str, in_the_way: Path | None) -> str:
     if not stage:
         return "write the folder again with ssenet import-weights, or give another --config.init.weights"
-    if older:
-        return f"run the stage {stage} again: it goes on from step {older[0]}"
-    return f"run the stage {stage} again, after deleting what is left of the folder: it trains from the start"
+    first = f"delete {in_the_way} and " if in_the_way else ""
+    return f"{first}run the stage {stage} again, which goes on from what is left"
 
 
 def _read_together(path: Path, wanted: dict, fits: Callable) -> tuple[dict | None, str]:
@@ -223,7 +223,7 @@ def _read(path: Path, wanted: dict, fits: Callable) -> dict:
         for item, tree in wanted.items():
             _check_same_model(path, item, _metadata(path / item), tree)
         loop = _json(path / _PLAIN / "metadata")
-        if not fits(loop):
+        if not fits(int(path.name), loop):
             raise DamagedError(f"{_PLAIN}/metadata holds no state to go on from")
         return {item: _restore(path / item, tree) for item, tree in wanted.items()} | {_PLAIN: loop}
 

@@ -20,6 +20,7 @@ from ssenet_jax.training import loop as train
 from ssenet_jax.training import objectives, operators
 from ssenet_jax.training.sharding import global_batch, make_mesh, place
 from ssenet_jax.training.step import Recipe, create_state, make_step, state_shardings, variables_of
+from ssenet_jax.training.stop import listening
 
 GROUPS = (("front/.*", 0.0, 0.0), (".*/bias", 2.0, 0.0), ("norm/.*", 1.0, 0.0), (".*", 1.0, 5e-4))
 BATCH = 16
@@ -86,7 +87,7 @@ def run(folder, variables, mesh, batches=None, recipe=None, **changes):
     defaults = {"checkpoint_every": 2, "keep": 3, "log_every": 1}
     records = train.Records(folder / "checkpoints", folder / "log.jsonl", folder / "tb", **{**defaults, **changes})
     recipe = recipe or small_recipe()
-    return train.fit(recipe, variables, batches or Batches(), records, mesh=mesh, name="train_small")
+    return train.fit(recipe, dict(variables), batches or Batches(), records, mesh=mesh, name="train_small")
 
 
 def log_of(folder):
@@ -131,7 +132,8 @@ def test_preempted_and_resumed_equals_undisturbed_to_the_bit(tmp_path, undisturb
             os.kill(os.getpid(), signal.SIGTERM)
 
     handler = signal.getsignal(signal.SIGTERM)
-    with pytest.raises(train.Preempted, match=r"after step 2 of 4, saved in .*/2; run the same command again"):
+    stopped = pytest.raises(train.Preempted, match=r"after step 2 of 4, saved in .*/2; run the same command again")
+    with listening(), stopped:
         run(tmp_path, variables, mesh, Batches(on_step=stop), checkpoint_every=100, log_every=log_every)
     assert signal.getsignal(signal.SIGTERM) is handler
     # a killed run may also have written lines past its checkpoint, and half of one
@@ -143,8 +145,9 @@ def test_preempted_and_resumed_equals_undisturbed_to_the_bit(tmp_path, undisturb
     if log_every == 1:
         assert log_of(tmp_path) == expected
     else:
-        (line,) = log_of(tmp_path)
+        line, last = log_of(tmp_path)
         assert line["loss"] == pytest.approx(np.mean([e["loss"] for e in expected[:3]]), rel=1e-12)
+        assert last == expected[3]
 
 
 @pytest.mark.parametrize("when", ["while it steps", "before its first step"])
@@ -160,7 +163,7 @@ def test_the_command_ends_a_stopped_run_with_0_and_a_line(tmp_path, monkeypatch,
     config = Path(__file__).parents[1] / "configs" / "scenes.py"
     assert main(["run", f"--config={config}:tiny", f"--workdir={tmp_path}", "--stages=train_classifier"]) == 0
     saved = f"train_small was stopped after step 1 of 4, saved in {tmp_path}/checkpoints/1"
-    line = {"while it steps": saved, "before its first step": "train_classifier was stopped; what it wrote stays in"}
+    line = {"while it steps": saved, "before its first step": "the run was stopped at the end of train_classifier"}
     output = capsys.readouterr().out
     assert output.startswith(line[when]) and output.endswith("; run the same command again to go on\n")
     with pytest.raises(ValueError, match="infer_cams reads what train_classifier writes"):
@@ -258,7 +261,7 @@ def test_pictures_are_made_from_the_current_variables(tmp_path, variables, mesh)
         return {"cam": np.zeros((4, 4, 3), np.uint8)}
 
     records = train.Records(tmp_path / "c", tmp_path / "log.jsonl", tmp_path / "tb", 100, 1, 2, picture_every=2)
-    train.fit(small_recipe(), variables, Batches(), records, mesh=mesh, name="train_small", picture_fn=picture_fn)
+    train.fit(small_recipe(), dict(variables), Batches(), records, mesh=mesh, name="train_small", picture_fn=picture_fn)
     assert len(seen) == 2 and not np.array_equal(*seen)
 
 

@@ -28,6 +28,9 @@ class MadeFrom(NamedTuple):
     images: Mapping[str, str] = {}
 
 
+NOTHING = MadeFrom()
+
+
 class Manifest(NamedTuple):
     """A manifest as it was read."""
 
@@ -55,7 +58,7 @@ def file_hash(path: Path) -> str:
 
 
 def write_manifest(
-    path: Path, settings: Mapping[str, Any], *, complete: bool, made_from: MadeFrom = MadeFrom()
+    path: Path, settings: Mapping[str, Any], *, complete: bool, made_from: MadeFrom = NOTHING
 ) -> None:
     """Writes what a stage is made with and from; before its first result, and again when it has all."""
     write_json(

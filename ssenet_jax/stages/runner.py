@@ -47,7 +47,7 @@ def run_stages(config: ConfigDict, workdir: Path, names: tuple[str, ...] = ()) -
                 FINAL[name](context)
             else:
                 _run_stage(name, context)
-            hosts.wait_for_all(f"end of {name}")
+            hosts.wait_for_all(f"way to what follows {name}")
 
 
 def _run_stage(name: str, context: Context) -> None:
@@ -61,7 +61,7 @@ def _run_stage(name: str, context: Context) -> None:
     else:
         context.say(f"{name}: {left} images have no result yet" if complete else name)
         _make(name, context, todo)
-    hosts.wait_for_all(f"last image of {name}")
+    hosts.wait_for_all(f"end of {name}")
     if context.is_writer and not (complete and not left):
         manifest.write_manifest(context.manifest(name), final.settings_of(name, context.config), complete=True)
         final.evaluate(context, name)

@@ -81,7 +81,7 @@ def fit(
     step_fn = make_step(recipe, jax.eval_shape(lambda: state), mesh, shard_params=shard_params)
     with Checkpoints(records.checkpoints, keep=records.keep) as checkpoints:
         placed = state_shardings(state, mesh, shard_params=shard_params)
-        start, state, sums = _begin(checkpoints, [state], placed, batches)
+        start, state, sums = _begin(checkpoints, [state], placed, recipe, batches)
         if start >= recipe.steps:
             return variables_of(state)
         size = recipe.batch_size
@@ -94,14 +94,15 @@ def fit(
         return variables_of(state)
 
 
-def _begin(checkpoints, fresh, shardings, batches):
+def _begin(checkpoints, fresh, shardings, recipe, batches):
     """The number of finished steps, the state after them on the devices, and the sums of the metrics since a line.
 
     Args:
         checkpoints: of the training.
         fresh: a list with the state before the first step, taken from it so that no frame keeps it alive.
         shardings: of the state.
-        batches: set to where the checkpoint left them.
+        recipe: of the training.
+        batches: set to where the checkpoint left them, unless the training is finished.
     """
     state = fresh.pop()
 
@@ -110,7 +111,11 @@ def _begin(checkpoints, fresh, shardings, batches):
 
     wanted = shapes(variables_of(state), variables_of(shardings))
     momentum = shapes(state.optimizer.momentum, shardings.optimizer.momentum)
-    restored = checkpoints.restore(wanted, optim.merge(momentum), lambda loop: _takes_up(loop, batches))
+
+    def fits(step, loop):
+        return step >= recipe.steps or _takes_up(loop, batches)
+
+    restored = checkpoints.restore(wanted, optim.merge(momentum), fits)
     if restored is None:
         return 0, sharding.place(state, shardings), {}
     params, momentum = optim.flatten(restored.variables["params"]), optim.flatten(restored.momentum)
@@ -121,7 +126,7 @@ def _begin(checkpoints, fresh, shardings, batches):
         batch_stats=restored.variables["batch_stats"],
         optimizer=optim.SgdState(count, momentum),
     )
-    return restored.step, state, restored.loop["sums"]
+    return restored.step, state, restored.loop.get("sums", {})
 
 
 def _takes_up(loop: dict, batches: Any) -> bool:
@@ -206,20 +211,3 @@ class _Tracker:
             f"{self.name}: {what} at step {step} (learning rate {lr:.3g}, images {', '.join(ids) or 'unknown'}); "
             f"{saved}; look at those images, or lower the learning rate"
         )
-
-
-@contextmanager
-def _stop_signal():
-    """Yields a function of the step that says whether SIGTERM came; all processes are told at the same step."""
-    if jax.process_count() > 1:
-        yield multihost_utils.reached_preemption_sync_point
-        return
-    if threading.current_thread() is not threading.main_thread():
-        yield lambda step: False
-        return
-    came = threading.Event()
-    before = signal.signal(signal.SIGTERM, lambda number, frame: came.set())
-    try:
-        yield lambda step: came.is_set()
-    finally:
-        signal.signal(signal.SIGTERM, before)

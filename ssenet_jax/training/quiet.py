@@ -1,4 +1,4 @@
-"""Keeps orbax's background threads from printing what its next call raises anyway: hundreds of lines for a full disk."""
+"""Keeps orbax's threads from printing what its next call raises anyway: hundreds of lines for a full disk."""
 
 import functools
 import logging

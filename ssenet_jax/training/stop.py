@@ -23,7 +23,6 @@ def listening() -> Iterator[None]:
 
     A signal that is ignored, as SIGHUP is under nohup, stays ignored. Outside the main thread nothing is listened to.
     """
-    _came.clear()
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -34,6 +33,7 @@ def listening() -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, signal.SIG_DFL if handler is None else handler)
+        _came.clear()
 
 
 def _note(number, frame):
