@@ -4,6 +4,7 @@ Every file is written under a temporary name and renamed, so a file that exists 
 """
 
 import contextlib
+import errno
 import fcntl
 import io
 import itertools
@@ -16,6 +17,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image
+
+from ssenet_jax.arrays import read_npz
 
 _IGNORE = 255  # pixels of a label map that are left out
 
@@ -87,14 +90,16 @@ def read_arrays(path: Path, *names: str) -> tuple[np.ndarray, ...]:
         OSError: it cannot be read just now.
         ValueError: the file is damaged or lacks one of the arrays.
     """
-    data = _bytes_of(path)
     try:
-        with np.load(io.BytesIO(data), allow_pickle=False) as file:
-            return tuple(file[name] for name in names)
-    except MemoryError:
-        raise
-    except Exception as error:  # the bytes are read, so whatever comes of them is theirs
+        return tuple(read_npz(path, *names).values())
+    except FileNotFoundError:
+        raise FileNotFoundError(f"{path} is missing; run the stage that writes it first") from None
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # a place before the start of the file, out of a table that is wrong
+            raise
         raise ValueError(f"{path} is damaged ({_cause(error)}); {_AGAIN}") from error
+    except ValueError as error:
+        raise ValueError(f"{error}; {_AGAIN}") from error
 
 
 def _bytes_of(path: Path) -> bytes:

@@ -97,6 +97,11 @@ class Context:
             found[data.eval_split] = self.eval_source
         return found
 
+    @functools.cache  # noqa: B019, one context a run
+    def fingerprints(self, split: str) -> Mapping[str, str]:
+        """A short text by image id that changes with the photo, its labels or its mask; as they are at the start."""
+        return self.sources[split].fingerprints()
+
     def training_images(self) -> dict[str, datasets.Source]:
         """The training split alone."""
         return {self.config.data.train_split: self.train_source}

@@ -1,5 +1,7 @@
 """What tells how a run went: metrics of every stage, the table at the end, the report."""
 
+from pathlib import Path
+
 from ml_collections import ConfigDict
 
 from ssenet_jax import artifacts
@@ -16,16 +18,48 @@ def settings_of(name: str, config: ConfigDict) -> dict:
     return manifest.result_settings(config, sections_of(name, config))
 
 
-def is_complete(name: str, context: Context) -> bool:
-    """Whether a stage has been completed under the settings of the config; raises for other settings.
+def made_from(name: str, context: Context) -> manifest.MadeFrom:
+    """The data that decide the result of a stage: its images, and what the weights hold that a training starts from."""
+    images = TABLE[name].images
+    sources = context.training_images() if images is None else images(context)
+    identity = {split: source.identity for split, source in sources.items()}
+    if images is None and "init" in sections_of(name, context.config):
+        identity["weights"] = _weights(name, context)
+    found = {f"{split}/{image}": state for split in sources for image, state in context.fingerprints(split).items()}
+    return manifest.MadeFrom(identity, found)
 
-    A training whose last checkpoint is gone is not: one before it must not be taken for it.
+
+def _weights(name: str, context: Context) -> str:
+    """What the file or folder of `init.weights` holds; of one that is gone, what it held when the stage was begun."""
+    named = context.config.init.weights
+    path = Path(named)
+    if named and path.exists():
+        return manifest.content_hash(path)
+    held = manifest.read_manifest(context.manifest(name))
+    return held.made_from.identity.get("weights", named) if held else named
+
+
+def is_complete(name: str, context: Context, *, as_need: bool = False) -> bool:
+    """Whether a stage has been completed with the settings of the config and from the data as they are now.
+
+    A training whose last checkpoint is gone is not complete: one before it must not be taken for it.
+
+    Args:
+        name: of the stage.
+        context: of the run.
+        as_need: its results are only read, so a training may have been made before images were added or removed.
+
+    Raises:
+        ValueError: it was made with other settings or from other data.
     """
-    complete = manifest.check_manifest(context.manifest(name), settings_of(name, context.config), stage=name)
-    if not complete or TABLE[name].images is not None:
+    settings, data = settings_of(name, context.config), made_from(name, context)
+    trains = TABLE[name].images is None
+    path, grows = context.manifest(name), as_need or not trains
+    complete = manifest.check_manifest(path, settings, stage=name, made_from=data, grows=grows)
+    if not complete or not trains:
         return complete
-    folder = place_of(name, context).folder
-    return recipes.steps_of(context.config, folder.name, len(context.train_source)) in steps(folder)
+    folder, images = place_of(name, context).folder, len(manifest.read_manifest(path).made_from.images)
+    return recipes.steps_of(context.config, folder.name, images) in steps(folder)
 
 
 def evaluate(context: Context, name: str) -> None:
@@ -45,7 +79,7 @@ def evaluate_all(context: Context) -> None:
     if not context.is_writer:
         return
     for name in with_needs(context.config.stages, context.config):
-        if is_complete(name, context):
+        if is_complete(name, context, as_need=True):
             evaluate(context, name)
 
 

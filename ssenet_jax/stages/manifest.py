@@ -1,5 +1,6 @@
 """What a stage was made from: a manifest beside its results, compared with what a run asks for before they are used."""
 
+import functools
 import hashlib
 import json
 import re
@@ -51,15 +52,18 @@ def settings_hash(settings: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:12]
 
 
-def file_hash(path: Path) -> str:
-    """The content of a file, for instance of weights, as a short text."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()[:16]
+@functools.cache  # asked for before and after a stage, of files of gigabytes
+def content_hash(path: Path) -> str:
+    """The content of a file, or of all files in a folder, as a short text."""
+    total = hashlib.sha256()
+    for part in sorted(path.rglob("*")) if path.is_dir() else [path]:
+        if part.is_file():
+            with part.open("rb") as file:
+                total.update(hashlib.file_digest(file, "sha256").digest())
+    return total.hexdigest()[:16]
 
 
-def write_manifest(
-    path: Path, settings: Mapping[str, Any], *, complete: bool, made_from: MadeFrom = NOTHING
-) -> None:
+def write_manifest(path: Path, settings: Mapping[str, Any], *, complete: bool, made_from: MadeFrom = NOTHING) -> None:
     """Writes what a stage is made with and from; before its first result, and again when it has all."""
     write_json(
         path,
@@ -119,8 +123,7 @@ def check_manifest(
     holds = f"{path.parent.parent} holds results of {stage}"
     _compare_settings(holds, manifest.settings, settings)
     if made_from is not None:
-        _compare_identity(holds, manifest.made_from.identity, flatten(made_from.identity), grows=grows)
-        _compare_images(holds, manifest.made_from.images, made_from.images, grows=grows)
+        _compare_data(holds, manifest.made_from, made_from, grows=grows)
     return manifest.complete
 
 
@@ -140,22 +143,22 @@ def _compare_settings(holds: str, made: Mapping, asked: Mapping) -> None:
         )
 
 
-def _compare_identity(holds: str, made: Mapping, now: Mapping, *, grows: bool) -> None:
-    for key in sorted(made.keys() | now.keys()):
-        if grows and key.startswith("lists."):
-            continue  # the images themselves are compared
-        if made.get(key) != now.get(key):
-            was, is_now = (_short(value.get(key)) for value in (made, now))
-            raise ValueError(f"{holds} from other data: {key} was {was} and is {is_now}; use another --workdir")
-
-
-def _compare_images(holds: str, made: Mapping[str, str], now: Mapping[str, str], *, grows: bool) -> None:
-    changes = {"changed since": [image for image in made if image in now and made[image] != now[image]]}
+def _compare_data(holds: str, made: MadeFrom, now: MadeFrom, *, grows: bool) -> None:
+    was, is_now = made.identity, flatten(now.identity)
+    differing = [key for key in sorted(was.keys() | is_now.keys()) if was.get(key) != is_now.get(key)]
+    lists = [key for key in differing if "lists" in key.split(".")]
+    for key in [key for key in differing if key not in lists]:
+        told = f"{key} was {_short(was.get(key))} and is {_short(is_now.get(key))}"
+        raise ValueError(f"{holds} from other data: {told}; use another --workdir, or set it back")
+    changes = {"changed since": [image for image in made.images if now.images.get(image, made.images[image])
+                                 != made.images[image]]}  # fmt: skip
     if not grows:
-        changes |= {"were added": now.keys() - made.keys(), "were removed": made.keys() - now.keys()}
+        changes |= {"were added": now.images.keys() - made.images, "were removed": made.images.keys() - now.images}
     told = [f"{len(images)} {what} ({_first(images)})" for what, images in changes.items() if images]
     if told:
         raise ValueError(f"{holds} from other images: {', '.join(told)}; use another --workdir, or put them back")
+    if lists and not grows:
+        raise ValueError(f"{holds} from another list: {lists[0]} has changed; use another --workdir, or put it back")
 
 
 def _first(images: Iterable[str]) -> str:

@@ -52,7 +52,7 @@ def run_stages(config: ConfigDict, workdir: Path, names: tuple[str, ...] = ()) -
 
 def _run_stage(name: str, context: Context) -> None:
     for need in needs_of(name, context.config):
-        if not final.is_complete(need, context):
+        if not final.is_complete(need, context, as_need=True):
             raise ValueError(f"{name} reads what {need} writes; run --stages={need} in {context.workdir} first")
     complete, todo = final.is_complete(name, context), _todo(name, context)
     left = sum(map(len, todo.values()))
@@ -63,7 +63,7 @@ def _run_stage(name: str, context: Context) -> None:
         _make(name, context, todo)
     hosts.wait_for_all(f"end of {name}")
     if context.is_writer and not (complete and not left):
-        manifest.write_manifest(context.manifest(name), final.settings_of(name, context.config), complete=True)
+        _write_manifest(name, context, complete=True)
         final.evaluate(context, name)
 
 
@@ -86,7 +86,7 @@ def missing(source: Source, file_of: Callable[[str], Path]) -> list[int]:
 def _make(name: str, context: Context, todo: dict[str, list[int]]) -> None:
     row, writes = TABLE[name], place_of(name, context)
     if context.is_writer:
-        manifest.write_manifest(context.manifest(name), final.settings_of(name, context.config), complete=False)
+        _write_manifest(name, context, complete=False)
     reads = tuple(place_of(need, context) for need in needs_of(name, context.config))
     try:
         row.run(context, Job(row.title, reads, writes, todo))
@@ -95,3 +95,8 @@ def _make(name: str, context: Context, todo: dict[str, list[int]]) -> None:
         if context.is_writer and not any(writes.folder.glob("*")):
             context.manifest(name).unlink()
         raise
+
+
+def _write_manifest(name: str, context: Context, *, complete: bool) -> None:
+    settings, data = final.settings_of(name, context.config), final.made_from(name, context)
+    manifest.write_manifest(context.manifest(name), settings, complete=complete, made_from=data)
