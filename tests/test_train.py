@@ -1,9 +1,12 @@
 """The loop on a small network: exact resume, devices, accumulation, preemption, non-finite losses, the log."""
 
+import gc
 import json
 import os
 import re
+import shutil
 import signal
+import weakref
 from pathlib import Path
 
 import jax
@@ -16,8 +19,8 @@ from ssenet_jax.checkpoint import load_variables
 from ssenet_jax.commands.configs import load_config
 from ssenet_jax.main import main
 from ssenet_jax.stages import runner, table
+from ssenet_jax.training import logs, objectives, operators
 from ssenet_jax.training import loop as train
-from ssenet_jax.training import objectives, operators
 from ssenet_jax.training.sharding import global_batch, make_mesh, place
 from ssenet_jax.training.step import Recipe, create_state, make_step, state_shardings, variables_of
 from ssenet_jax.training.stop import listening
@@ -272,3 +275,63 @@ def test_progress_is_plain_lines_where_there_is_no_terminal(capsys):
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 15  # one at each twentieth of the way
     assert re.fullmatch(r"infer_cams: 40/40 images, [0-9.]+ images/s, 0:00:00 left, loss 0.5", lines[-1])
+
+
+@pytest.mark.parametrize(
+    ("loop", "why"),
+    [({}, "sums"), ([], "table"), ({"sums": {}}, "input"), ({"sums": {"loss": "x"}, "input": {"next_index": 4}}, "sums"),
+     ({"sums": [], "input": {"next_index": 4}}, "sums"), ({"sums": {}, "input": {"next_inde": 4}}, "input"),
+     ({"sums": {}, "input": 7}, "input")],
+)  # fmt: skip
+def test_a_checkpoint_without_a_place_to_go_on_from_is_set_aside(
+    tmp_path, undisturbed, variables, mesh, caplog, loop, why
+):
+    shutil.copytree(undisturbed[0], tmp_path, dirs_exist_ok=True)
+    (tmp_path / "checkpoints" / "4").rename(tmp_path / "checkpoints" / "3")  # so that a step is left to do
+    (tmp_path / "checkpoints" / "3" / "loop" / "metadata").write_text(json.dumps(loop))
+    batches = Batches()
+    assert_same(jax.device_get(run(tmp_path, variables, mesh, batches)), undisturbed[1])
+    assert (tmp_path / "checkpoints" / "3.damaged").is_dir() and "is damaged (loop/metadata holds no" in caplog.text
+    assert batches.index == 4  # the input went on at step 2
+
+
+def test_the_initial_variables_are_released(tmp_path, variables, mesh):
+    mine = jax.tree.map(jnp.array, dict(variables))
+    watched = weakref.ref(jax.tree.leaves(mine["params"])[0])
+    alive = []
+
+    def look(index):
+        gc.collect()
+        alive.append(watched() is not None)
+
+    records = train.Records(tmp_path / "c", tmp_path / "log.jsonl", tmp_path / "tb", 100, 1, 2)
+    train.fit(small_recipe(), mine, Batches(on_step=look), records, mesh=mesh, name="train_small")
+    assert mine == {} and not any(alive)
+
+
+@pytest.mark.parametrize("line", ["7", "null", '"text"', "[1]", '{"step": "4"}', '{"step": null}', "[" * 3000])
+def test_a_line_that_no_training_wrote_names_the_log(tmp_path, line):
+    path = tmp_path / "log.jsonl"
+    path.write_text(f'{{"step": 1, "loss": 2.0}}\n{line}\n')
+    for read in (logs.read_lines, lambda path: logs.cut_lines(path, 1)):
+        with pytest.raises(ValueError, match=r"log\.jsonl holds the line .*, which no training wrote; delete that line"):
+            read(path)
+
+
+def test_a_log_that_is_not_text_is_named(tmp_path):
+    (tmp_path / "log.jsonl").write_bytes(b'{"step": 1}\n\xff\xfe\n')
+    with pytest.raises(ValueError, match=r"log\.jsonl is not UTF-8; move it away"):
+        logs.read_lines(tmp_path / "log.jsonl")
+
+
+@pytest.mark.parametrize("error", [BrokenPipeError, OSError(5, "Input/output error"), ValueError("closed file")])
+def test_a_screen_that_is_gone_stops_nothing(error):
+    class Gone:
+        def isatty(self):
+            return False
+
+        def write(self, text):
+            raise error
+
+    with train.Progress("infer_cams", 2, stream=Gone()) as progress:
+        progress.advance(2)
