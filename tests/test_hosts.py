@@ -19,8 +19,8 @@ import pytest
 from ssenet_jax.checkpoint import load_variables
 from ssenet_jax.stages import runner
 from ssenet_jax.training import hosts
-from ssenet_jax.training.loop import Preempted
 from ssenet_jax.training.sharding import make_mesh
+from ssenet_jax.training.stop import Preempted, listening
 
 TESTS = Path(__file__).parent
 WORKER = """
@@ -91,7 +91,8 @@ def stopped_by_a_signal_to_one(folder):
     batches, recipe = Part(Batches(on_step=stop), jax.process_index(), 2), small_recipe(steps=10_000)
     quiet = {"checkpoint_every": 10_000, "log_every": 10_000}
     try:
-        run(Path(folder) / "stopped", variables, make_mesh(), batches, recipe, **quiet)
+        with listening():
+            run(Path(folder) / "stopped", variables, make_mesh(), batches, recipe, **quiet)
     except Preempted as stopped:
         return str(stopped)
     return "trained to its end"

