@@ -27,7 +27,7 @@ import numpy as np
 from ssenet_jax.artifacts import read_json, read_mask
 from ssenet_jax.checkpoint import load_variables
 from ssenet_jax.commands.configs import load_config
-from ssenet_jax.stages.table import with_needs
+from ssenet_jax.stages.table import asked_for
 from ssenet_jax.training.optim import flatten
 
 CONFIG = f"{Path(__file__).parents[1] / 'configs' / 'scenes.py'}:tiny"
@@ -60,7 +60,7 @@ def _compare(folder: Path, count: int, processes: int, rng: random.Random) -> in
     # both runs take their programs from one cache, and the first leaves it warm for the times of the second
     os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(folder / "programs"))
     os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
-    stages = with_needs(load_config(CONFIG, []).stages, load_config(CONFIG, []))
+    stages = asked_for(load_config(CONFIG, []))
     Run(folder / "warm", processes, stages).to_its_end()
     seconds = Run(folder / "alone", processes, stages).to_its_end()
     print("undisturbed: " + ", ".join(f"{stage} {seconds[stage]:.1f} s" for stage in stages), flush=True)

@@ -34,7 +34,7 @@ def batch():
     return {
         "image": rng.standard_normal((8, 16, 16, 3), dtype=np.float32),
         "labels": (rng.random((8, 3)) < 0.5).astype(np.float32),
-        "label": rng.choice(np.array([0, 1, 2, 255], np.uint8), (8, 4, 4)),
+        "seeds": rng.choice(np.array([0, 1, 2, 255], np.uint8), (8, 4, 4)),
         "mask": rng.choice(np.array([0, 1, 2, 255], np.uint8), (8, 16, 16)),
     }
 
@@ -84,7 +84,7 @@ def test_running_statistics_are_those_of_the_images_a_network_is_used_on(variabl
 def test_affinity_takes_the_pairs_of_the_seeds(variables, batch):
     loss, (_, metrics) = evaluate(objectives.affinity(Net(3), radius=3), variables, batch)
     (features, _), _ = Net(3).apply(variables, batch["image"], train=True, mutable=["batch_stats"])
-    pairs = [affinity_labels(label, 3, border="full") for label in batch["label"]]
+    pairs = [affinity_labels(label, 3, border="full") for label in batch["seeds"]]
     stacked = (jnp.asarray(np.stack(kind)) for kind in zip(*pairs, strict=True))
     expected = affinity_loss(pair_affinity(features, 3, border="full"), *stacked)
     np.testing.assert_allclose(loss, expected["loss"], rtol=1e-5)
@@ -155,8 +155,8 @@ OBJECTIVES = {
 @pytest.mark.parametrize("name", OBJECTIVES)
 def test_ratios_and_statistics_are_those_of_the_global_batch(variables, batch, name):
     # examples differ in how many pairs and pixels count, so a mean of the devices' ratios would be another number
-    batch = {**batch, "label": batch["label"].copy(), "mask": batch["mask"].copy()}
-    batch["label"][:4], batch["mask"][:4] = 255, 255
+    batch = {**batch, "seeds": batch["seeds"].copy(), "mask": batch["mask"].copy()}
+    batch["seeds"][:4], batch["mask"][:4] = 255, 255
     gradient = jax.value_and_grad(OBJECTIVES[name](Net(3)), has_aux=True)
     arguments = variables["params"], variables["batch_stats"], batch, KEY, jnp.int32(3)
     (expected, (statistics, _)), slope = jax.jit(gradient)(*arguments)

@@ -15,6 +15,12 @@ from ssenet_jax.messages import quoted, shown
 SPLITS = ("train", "eval")
 
 
+def open_split(data_config, split: str, *, check_files: bool) -> "Folder":
+    """The split that the section `data` of a config describes."""
+    places = {name: data_config.folder[name] for name in ("csv", "eval_csv", "images", "masks")}
+    return Folder(split, root=data_config.root, **places, check_files=check_files)
+
+
 class Folder:
     """One split of a folder of images; the classes are the labels of the training photos, sorted.
 

@@ -67,6 +67,13 @@ class _Creature:
         return np.hypot(y - self.part_centre[0], x - self.part_centre[1]) < self.part_radius
 
 
+def open_split(data_config, split: str, *, check_files: bool) -> "Scenes":
+    """The scenes of a split; there is no file to check."""
+    scenes = data_config.scenes
+    count = scenes.num_train if split == "train" else scenes.num_test
+    return Scenes(split, seed=scenes.seed, count=count, size=scenes.size)
+
+
 class Scenes:
     """The drawn scenes of one split.
 

@@ -122,6 +122,12 @@ class Voc12Source:
             ) from error
 
 
+def open_split(data_config, split: str, *, check_files: bool) -> Voc12Source:
+    """The split that the section `data` of a config describes."""
+    places = {"sbd_root": data_config.sbd_root, "cache": data_config.cache}
+    return open_voc12(data_config.root, split, **places, check_files=check_files)
+
+
 def open_voc12(root: str, split: str, *, sbd_root: str, cache: str, check_files: bool) -> Voc12Source:
     """Opens a split of a devkit; the first time its records are prepared under the cache, which takes seconds.
 

@@ -48,7 +48,7 @@ def propagate(context: Context, job: Job) -> None:
 
     def finish(record, scores):
         classes = record["cam"].classes
-        height, width = inference.cells_of(record["image"].shape[:2])
+        height, width = inference.cells_of(record["image"].shape[:2], config.affinity.stride)
         path = job.writes.file(record["id"], record["split"])
         write_cam(path, Cam(scores[:height, :width, : len(classes)], classes))
 
@@ -109,8 +109,7 @@ def records(context: Context, job: Job) -> Iterator[dict]:
         with Progress(f"{job.title}, {split}", len(todo)) as progress:
             for index in todo:
                 hosts.leave_if_told(job.title, context.workdir)
-                record = source[index]
-                yield {"size": record["image"].shape[:2], **record, "split": split}
+                yield {**source[index], "split": split}
                 progress.advance(1)
 
 

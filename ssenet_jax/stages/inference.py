@@ -11,7 +11,7 @@ from jaxtyping import Array, Float, Int
 from ssenet_jax.cam import fuse_scales
 from ssenet_jax.crf import jax_backend
 from ssenet_jax.equivariance import resize_valid
-from ssenet_jax.models import AFFINITY_STRIDE, output_size
+from ssenet_jax.models import output_size
 from ssenet_jax.random_walk import random_walk, transition
 from ssenet_jax.stages.batching import Views
 
@@ -54,12 +54,16 @@ def cam_function(model: Any, *, scales: tuple[float, ...], flip: bool) -> Callab
             wanted = jnp.tile(classes, (repeats, 1))[:, None, None]
             cam = jnp.take_along_axis(cam.astype(jnp.float32), wanted, axis=3)
             # the authors' network enlarges the map to its own input before the relu
-            return jax.nn.relu(resize_valid(cam, output_size(sizes, model.backbone), sizes, images.shape[1:3]))
+            return jax.nn.relu(resize_valid(cam, _cells(model, sizes), sizes, images.shape[1:3]))
 
         cams = _multi_scale(network, batch, canvas, lambda sizes: sizes, flip)
         return fuse_scales((cams * present[:, None, None])[None])
 
     return jax.jit(fused, static_argnames="canvas")
+
+
+def _cells(model: Any, sizes: Array) -> Array:
+    return output_size(sizes, model.backbone, model.output_stride)
 
 
 def walk_function(model: Any, *, radius: int, beta: float, steps: int, border: str, method: str) -> Callable:
@@ -68,14 +72,14 @@ def walk_function(model: Any, *, radius: int, beta: float, steps: int, border: s
     Every map walks alone and a constant one stays as it is, so a background of constant score need not walk.
 
     Returns:
-        ``f(variables, batch, cams, canvas)`` -> (n, h/8, w/8, m) float32 scores of the classes in the CAMs' slots.
+        ``f(variables, batch, cams, canvas)`` -> (n, h/stride, w/stride, m) float32 scores of the classes in the slots.
     """
 
     def propagate(variables, batch, cams, canvas):
         (images,), (sizes,) = batch.images, batch.sizes
         features, _ = model.apply(variables, images, sizes=sizes)
-        cells = -(-sizes // AFFINITY_STRIDE)
-        scores = _pool(_zero_outside(cams, sizes), AFFINITY_STRIDE)
+        cells = -(-sizes // model.stride)
+        scores = _pool(_zero_outside(cams, sizes), model.stride)
 
         def one(features, scores, size):
             walk = transition(features, radius=radius, beta=beta, border=border, size=size)
@@ -94,7 +98,7 @@ def probability_function(model: Any, *, scales: Sequence[float], flip: bool) -> 
         def network(images, sizes):
             return model.apply(variables, images, sizes=sizes)[0].astype(jnp.float32)
 
-        logits = _multi_scale(network, batch, canvas, lambda sizes: output_size(sizes, model.backbone), flip)
+        logits = _multi_scale(network, batch, canvas, lambda sizes: _cells(model, sizes), flip)
         return jax.nn.softmax(logits / views_per_image)
 
     return jax.jit(probabilities, static_argnames="canvas")
@@ -136,7 +140,7 @@ def _pool(x: Array, stride: int) -> Array:
     return x.reshape(n, h // stride, stride, w // stride, stride, k).mean((2, 4))
 
 
-def cells_of(size: tuple[int, int]) -> tuple[int, int]:
-    """The cells of AffinityNet that an image of this height and width has."""
+def cells_of(size: tuple[int, int], stride: int) -> tuple[int, int]:
+    """The cells that an image of this height and width has."""
     height, width = size
-    return -(-height // AFFINITY_STRIDE), -(-width // AFFINITY_STRIDE)
+    return -(-height // stride), -(-width // stride)

@@ -11,11 +11,15 @@ from ssenet_jax import artifacts
 from ssenet_jax.datasets import Source
 from ssenet_jax.stages import final, manifest
 from ssenet_jax.stages.context import Context, Job
-from ssenet_jax.stages.table import TABLE, needs_of, place_of, with_needs
+from ssenet_jax.stages.table import TABLE, asked_for, needs_of, place_of
 from ssenet_jax.training import hosts
 
 FINAL = {"evaluate": final.evaluate_all, "report": final.write_report}
-ORDER = (*TABLE, *FINAL)
+
+
+def order() -> tuple[str, ...]:
+    """Every stage, in the order of the data flow."""
+    return (*TABLE, *FINAL)
 
 
 def run_stages(config: ConfigDict, workdir: Path, names: tuple[str, ...] = ()) -> None:
@@ -24,17 +28,17 @@ def run_stages(config: ConfigDict, workdir: Path, names: tuple[str, ...] = ()) -
     Args:
         config: see ``config.paper_config``.
         workdir: made when absent; held by a lock while this runs.
-        names: of ``ORDER``; none stands for those of ``config.stages``, all that they read, and the final ones.
+        names: of ``order()``; none stands for those that the config asks for, and the final ones.
 
     Raises:
         Preempted: the run was told to stop; see `stop.listening`.
         ValueError: an unknown stage, bad data, or results in the workdir that were made under other settings.
         OSError: the workdir cannot be written, or another run is using it.
     """
-    unknown = [name for name in (*names, *config.stages) if name not in ORDER]
+    unknown = [name for name in names if name not in order()]
     if unknown:
-        raise ValueError(f"there is no stage {unknown[0]}; the stages are {', '.join(ORDER)}")
-    wanted = set(names) or {*with_needs(config.stages, config), *FINAL}
+        raise ValueError(f"there is no stage {unknown[0]}; the stages are {', '.join(order())}")
+    wanted = set(names) or {*asked_for(config), *FINAL}
     with hosts.leaving_word(), artifacts.locked(workdir, jax.process_index()):
         context = Context(config, workdir)
         if context.is_writer:
@@ -42,7 +46,7 @@ def run_stages(config: ConfigDict, workdir: Path, names: tuple[str, ...] = ()) -
             artifacts.remove_partial(workdir, [*folders, *(place_of(name, context).folder for name in TABLE)])
             artifacts.write_text(workdir / "config.json", config.to_json(indent=1) + "\n")
         hosts.wait_for_all("beginning of the run")
-        for name in (name for name in ORDER if name in wanted):
+        for name in (name for name in order() if name in wanted):
             if name in FINAL:
                 FINAL[name](context)
             else:
