@@ -76,6 +76,15 @@ def read_json(path: Path) -> Any:
         raise ValueError(f"{path} is not readable JSON ({error}); delete it and run the stage again") from error
 
 
+def read_table(path: Path, *keys: str) -> dict[str, Any]:
+    """A JSON object that has at least these keys, such as the metrics of a stage."""
+    table = read_json(path)
+    lacking = [key for key in keys if not isinstance(table, dict) or key not in table]
+    if lacking:
+        raise ValueError(f"{path} has no entry {lacking[0]!r}, so no stage has written it; delete it")
+    return table
+
+
 def write_arrays(path: Path, **arrays: np.ndarray) -> None:
     """Writes a compressed .npz, which numpy alone reads back."""
     with replacing(path) as temporary, temporary.open("wb") as file:

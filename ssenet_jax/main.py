@@ -74,10 +74,10 @@ def _run(argv: list[str]) -> int:
     logging.getLogger("absl").setLevel(logging.ERROR)  # orbax tells of each checkpoint it opens
     try:
         return options.run(options, words)
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, MemoryError) as error:
         if options.traceback:
             raise
-        print(f"ssenet: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"ssenet: {' '.join(str(error).split()) or 'out of memory'}", file=sys.stderr)
         return 2
 
 
