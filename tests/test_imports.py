@@ -16,6 +16,7 @@ PIPELINE = ("grain", "tensorflow_datasets", "array_record")
 # From the data to the command, as in the README's map.
 FLOW = """
 messages
+cores
 config
 arrays
 artifacts
@@ -32,10 +33,12 @@ random_walk
 metrics
 models
 training.optim
+training.quiet
+training.stop
+training.hosts
 checkpoint
 pretrained
 training.sharding
-training.hosts
 training.logs
 training.step
 training.operators
@@ -46,6 +49,7 @@ report.charts
 report.pictures
 report.page
 stages.seeds
+stages.manifest
 stages.batching
 stages.inference
 stages.context

@@ -131,7 +131,7 @@ def _read_checkpoint(directory: str | Path, model: nn.Module) -> dict[str, np.nd
     """A checkpoint's arrays with the names and layouts of the PyTorch code, so that every misfit reads the same."""
     from ssenet_jax.checkpoint import load_variables  # orbax, which files do without
 
-    stored = flatten_dict(load_variables(directory, "that writes it"))
+    stored = flatten_dict(load_variables(directory))
     name_of = torch_names(model.backbone)
     return {name_of(path): x.transpose(3, 2, 0, 1) if x.ndim == 4 else x for path, x in stored.items()}
 

@@ -12,6 +12,7 @@ from ssenet_jax.checkpoint import load_variables
 from ssenet_jax.datasets.augment import resize_mask
 from ssenet_jax.stages import batching, inference
 from ssenet_jax.stages.context import Context, Job
+from ssenet_jax.training import hosts
 from ssenet_jax.training.logs import Progress
 
 
@@ -107,6 +108,7 @@ def records(context: Context, job: Job) -> Iterator[dict]:
         source = context.sources[split]
         with Progress(f"{job.title}, {split}", len(todo)) as progress:
             for index in todo:
+                hosts.leave_if_told(job.title, context.workdir)
                 yield {**source[index], "split": split}
                 progress.advance(1)
 

@@ -1,7 +1,6 @@
 """What every stage is given: the config, the data, the devices, and where things lie in the workdir."""
 
 import functools
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -13,6 +12,7 @@ from ml_collections import ConfigDict
 from ssenet_jax import datasets
 from ssenet_jax.models import BACKBONES
 from ssenet_jax.training import recipes
+from ssenet_jax.training.logs import say
 from ssenet_jax.training.sharding import make_mesh
 
 Sources = Mapping[str, datasets.Source]
@@ -73,7 +73,7 @@ class Context:
     def say(self, line: str) -> None:
         """A line of progress, from one process."""
         if self.is_writer:
-            print(line, file=sys.stderr, flush=True)
+            say(line)
 
     @functools.cached_property
     def mesh(self) -> jax.sharding.Mesh:
@@ -96,6 +96,11 @@ class Context:
         if self.eval_source is not None:
             found[data.eval_split] = self.eval_source
         return found
+
+    @functools.cache  # noqa: B019, one context a run
+    def fingerprints(self, split: str) -> Mapping[str, str]:
+        """A short text by image id that changes with the photo, its labels or its mask; as they are at the start."""
+        return self.sources[split].fingerprints()
 
     def training_images(self) -> dict[str, datasets.Source]:
         """The training split alone."""

@@ -39,9 +39,7 @@ def label(context: Context, job: Job) -> None:
     scores_of = SCORES.get(settings.source)
     if scores_of is None:
         if settings.crf:
-            raise ValueError(
-                f"labels.crf needs scores, which labels.source={settings.source!r} has not; set it False"
-            )
+            raise ValueError(f"labels.crf needs scores, which labels.source={settings.source!r} has not; set it False")
         return _write_each(context, job, LABELS[settings.source])
     background = Background(settings.background, settings.alpha)
     (place,) = job.reads

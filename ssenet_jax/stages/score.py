@@ -46,19 +46,20 @@ def score_walks(context: Context, subjects: Sequence[Subject]) -> list[dict]:
 
 def score_seeds(context: Context, subjects: Sequence[Subject]) -> list[dict]:
     """The labels of the CRF that leaves most to the background."""
-    return [_score_labels(subject, lambda path: seed_labels(read_seeds(path)[0])) for subject in subjects]
+    return [_score_labels(subject, lambda path, size: seed_labels(read_seeds(path)[0])) for subject in subjects]
 
 
 def score_masks(context: Context, subjects: Sequence[Subject]) -> list[dict]:
     """Label maps."""
-    return [_score_labels(subject, read_mask) for subject in subjects]
+    num_classes = len(context.train_source.class_names)
+    return [_score_labels(subject, lambda path, size: read_mask(path, num_classes, size)) for subject in subjects]
 
 
 def _score_labels(subject: Subject, read: Callable) -> dict:
     k = len(subject.source.class_names) + 1
     total, count = np.zeros((k, k), np.int64), 0
     for record in _with_masks(subject.source):
-        labels = read(subject.place.file(record["id"], subject.split))
+        labels = read(subject.place.file(record["id"], subject.split), record["size"])
         total += metrics.confusion_matrix(resize_mask(record["mask"], labels.shape), labels, k)
         count += 1
     return _record(subject, total, count)

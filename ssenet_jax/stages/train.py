@@ -64,10 +64,10 @@ def train_affinity(context: Context, job: Job) -> None:
 def train_segmenter(context: Context, job: Job) -> None:
     """DeepLab on the label maps of the training images."""
     settings, labels = context.config.segmenter, job.reads[0]
-    split = context.config.data.train_split
+    split, num_classes = context.config.data.train_split, len(context.train_source.class_names)
 
     def with_label(record):
-        label = read_mask(labels.file(record["id"], split))
+        label = read_mask(labels.file(record["id"], split), num_classes, record["size"])
         return {**record, "mask": augment.resize_mask(label, record["image"].shape[:2])}
 
     facts = {"mean": context.backbone.mean, "std": context.backbone.std}

@@ -150,6 +150,12 @@ def section(config: ConfigDict, training: str) -> ConfigDict:
     return config[TRAININGS[training].section]
 
 
+def steps_of(config: ConfigDict, training: str, num_images: int) -> int:
+    """The length of a training in steps; its epochs are whole batches, as the authors count them."""
+    settings = section(config, training)
+    return settings.steps or settings.epochs * max(1, num_images // settings.batch_size)
+
+
 def build(config: ConfigDict, training: str, model: nn.Module, num_images: int) -> Recipe:
     """The recipe of a training.
 
@@ -159,9 +165,7 @@ def build(config: ConfigDict, training: str, model: nn.Module, num_images: int) 
         model: its ``network``.
         num_images: length of the training split, for trainings whose length is in epochs.
     """
-    settings = section(config, training)
-    # epochs are whole batches, as the authors count them
-    steps = settings.steps or settings.epochs * max(1, num_images // settings.batch_size)
+    settings, steps = section(config, training), steps_of(config, training, num_images)
     return Recipe(
         loss_fn=TRAININGS[training].loss(config, model, steps),
         groups=parameter_groups(config, settings),
