@@ -17,8 +17,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from ssenet_jax.config import RUNTIME_KEYS
+
+REVIEWED = "reviewed"  # the folder of a workdir that a person's decisions lie in
 
 
 @contextlib.contextmanager
@@ -34,9 +37,13 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def remove_partial(workdir: Path) -> None:
-    """Removes the temporary files of runs that were killed; to be called while no other run writes there."""
+    """Removes the temporary files of runs that were killed; to be called while no other run writes there.
+
+    A review may go on beside a run: what it writes is left alone.
+    """
     for path in workdir.rglob(".*.part"):
-        path.unlink(missing_ok=True)
+        if path.relative_to(workdir).parts[0] != REVIEWED:
+            path.unlink(missing_ok=True)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -110,10 +117,13 @@ def read_seeds(path: Path) -> tuple[Cam, Cam]:
     return Cam(low, classes), Cam(high, classes)
 
 
-def write_mask(path: Path, mask: np.ndarray) -> None:
-    """Writes (h, w) class indices as a grey PNG."""
+def write_mask(path: Path, mask: np.ndarray, *, origin: str = "") -> None:
+    """Writes (h, w) class indices as a grey PNG, with a word for `mask_origin` on what it was made from."""
+    info = PngInfo()
+    if origin:
+        info.add_text("Source", origin)
     with replacing(path) as temporary:
-        Image.fromarray(mask.astype(np.uint8)).save(temporary, format="png")
+        Image.fromarray(mask.astype(np.uint8)).save(temporary, format="png", pnginfo=info)
 
 
 def read_mask(path: Path) -> np.ndarray:
@@ -125,6 +135,15 @@ def read_mask(path: Path) -> np.ndarray:
         raise FileNotFoundError(f"{path} is missing; run the stage that writes it first") from None
     except OSError as error:
         raise ValueError(f"{path} is damaged ({error}); delete it and run the stage that writes it again") from error
+
+
+def mask_origin(path: Path) -> str:
+    """What `write_mask` was told of the origin of a mask; empty where it was told nothing, or is no PNG."""
+    try:
+        with Image.open(path) as image:
+            return image.info.get("Source", "")
+    except OSError:
+        return ""
 
 
 def flatten(config: Mapping, prefix: str = "") -> dict[str, Any]:
