@@ -1,6 +1,6 @@
 """How doubtful the mask of a photo is, from what the stages stored: no mask to compare with is needed."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -9,11 +9,14 @@ import numpy as np
 
 from ssenet_jax import artifacts
 from ssenet_jax.artifacts import Cam
+from ssenet_jax.datasets import Source
 from ssenet_jax.datasets.augment import resize_mask
+from ssenet_jax.datasets.records import IGNORE
 from ssenet_jax.stages.context import Place
 from ssenet_jax.stages.labels import seed_labels
 from ssenet_jax.stages.seeds import Background
 from ssenet_jax.stages.table import TABLE
+from ssenet_jax.training.logs import Progress
 
 NEAR = 0.1  # a pixel whose two best scores are closer than this could have become either
 FILE = "doubt.json"
@@ -59,30 +62,29 @@ def measure(scores: Cam, background: Background, seeds: np.ndarray | None, label
     best = np.partition(against, -2, axis=-1)[..., -2:]
     near = best[..., 1] - best[..., 0] < NEAR
     undecided = _share(near, near | (cut > 0))
-    disagreement = None
-    if seeds is not None:
-        other = resize_mask(seeds, labels.shape)
-        disagreement = _share(other != labels, (other > 0) | (labels > 0))
+    disagreement = None if seeds is None else _disagreement(resize_mask(seeds, labels.shape), labels)
     missing = sum(share == 0 for _, share in coverage) / len(coverage)
     parts = [undecided, *([] if disagreement is None else [disagreement])]
     mean = sum(parts) / len(parts)
     return Doubt(max(mean, missing), undecided, disagreement, coverage)
 
 
+def _disagreement(seeds: np.ndarray, labels: np.ndarray) -> float:
+    told = labels != IGNORE
+    return _share(told & (seeds != labels), told & ((seeds > 0) | (labels > 0)))
+
+
 def _share(part: np.ndarray, whole: np.ndarray) -> float:
     return float(part.sum() / max(1, whole.sum()))
 
 
-def measure_all(
-    workdir: Path, settings: Any, ids_by_split: Mapping[str, list[str]], advance: Callable[[int], None] = lambda n: None
-) -> dict[str, Doubt]:
+def measure_all(workdir: Path, settings: Any, sources: Mapping[str, Source]) -> dict[str, Doubt]:
     """The doubt of every photo that has scores, in the order given; measured once for each state of its files.
 
     Args:
         workdir: of the run; keeps what was measured in `doubt.json`.
         settings: the config's section `labels`.
-        ids_by_split: the photos.
-        advance: told of each photo that was measured.
+        sources: the photos, by split.
 
     Raises:
         ValueError: a damaged file; names it.
@@ -90,26 +92,20 @@ def measure_all(
     scores = scores_place(workdir)
     if scores is None:
         return {}
-    background = Background(settings.background, settings.alpha)
+    background, path = Background(settings.background, settings.alpha), workdir / FILE
     places = (scores, *(Place(name, workdir, TABLE[name].writes) for name in ("refine_seeds", "label")))
-    path = workdir / FILE
+    images = [(image_id, split) for split, source in sources.items() for image_id in source.ids]
+    files = {image[0]: [place.file(*image) for place in places] for image in images}
+    states = {i: [*background, *map(_state, paths)] for i, paths in files.items() if paths[0].exists()}
     known = artifacts.read_json(path) if path.exists() else {}
-
-    def entry_of(image: tuple[str, str]) -> dict:
-        files = [place.file(*image) for place in places]
-        state, before = [*background, *map(_state, files)], known.get(image[0])
-        advance(1)
-        if before and before["state"] == state:
-            return before
-        return {"state": state, "doubt": _measure_files(background, *files)}
-
-    images = [(image_id, split) for split, ids in ids_by_split.items() for image_id in ids]
-    images = [image for image in images if scores.file(*image).exists()]
-    with ThreadPoolExecutor(2) as pool:
-        found = {image[0]: entry for image, entry in zip(images, pool.map(entry_of, images), strict=True)}
-    if found != known:
-        artifacts.write_json(path, found)
-    return {image_id: Doubt(*entry["doubt"]) for image_id, entry in found.items()}
+    todo = [i for i, state in states.items() if i not in known or known[i]["state"] != state]
+    with Progress("how doubtful the masks are", len(todo)) as progress, ThreadPoolExecutor(2) as pool:
+        for image_id, found in zip(todo, pool.map(lambda i: _measure_files(background, *files[i]), todo), strict=True):
+            known[image_id] = {"state": states[image_id], "doubt": found}
+            progress.advance(1)
+    if todo:
+        artifacts.write_json(path, known)
+    return {image_id: Doubt(*known[image_id]["doubt"]) for image_id in states}
 
 
 def _state(file: Path) -> list[int] | None:

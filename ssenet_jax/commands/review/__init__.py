@@ -13,7 +13,6 @@ from ssenet_jax.commands.configs import refuse_words
 from ssenet_jax.commands.review.album import Album
 from ssenet_jax.commands.review.ledger import Ledger
 from ssenet_jax.stages import doubt
-from ssenet_jax.training.logs import Progress
 
 HELP = """\
 Serves a page on this machine on which the masks of a run are accepted, corrected or rejected, the most doubtful first.
@@ -59,8 +58,7 @@ def open_album(config: ConfigDict, workdir: Path) -> Album:
         )
     split = config.data.train_split
     source = datasets.load(config.data, split)
-    with Progress("how doubtful the masks are", len(source)) as progress:
-        doubts = doubt.measure_all(workdir, config.labels, {split: source.ids}, progress.advance)
+    doubts = doubt.measure_all(workdir, config.labels, {split: source})
     if not doubts:
         raise ValueError(f"none of the {len(source)} photos in {config.data.root or '.'} has scores in {scores.folder}")
     return Album(workdir, config, source, scores, doubts)
@@ -85,8 +83,9 @@ def _held(workdir: Path):
 
 
 def _listening(port: int) -> socket.socket:
+    if not 0 <= port <= 65535:
+        raise ValueError(f"--port is {port}; it must be 0 to 65535")
     try:
         return socket.create_server(("127.0.0.1", port))
-    except (OSError, OverflowError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise OSError(f"cannot serve on port {port} ({reason}); leave out --port to take a free one") from error
+    except OSError as error:
+        raise OSError(f"cannot serve on port {port} ({error.strerror}); leave out --port to take a free one") from error

@@ -4,7 +4,7 @@ import { address } from "./server.js";
 
 const GAP = 10, CAPTION = 46, SPARE = 2; // rows kept above and below what is seen
 
-export const percent = (share) => `${Math.round(100 * share)} %`;
+export const percent = (share) => `${(100 * share).toFixed(share > 0 && share < 0.0995 ? 1 : 0)} %`;
 
 export class Grid {
   constructor(scroller, onOpen) {

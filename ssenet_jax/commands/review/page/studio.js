@@ -151,6 +151,7 @@ export class Studio {
     swatch.style.background = `rgb(${this.colors[label].join()})`;
     name.textContent = label === IGNORE ? "unsure" : this.page.run.classes[label];
     button.append(swatch, name);
+    if (key && key < 10) button.append(Object.assign(document.createElement("kbd"), { textContent: key, ariaHidden: "true" }));
     button.addEventListener("click", () => this.choose(label));
     return button;
   }
