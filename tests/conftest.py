@@ -39,7 +39,8 @@ ODD_CLASS, ODD_PHOTO = "<script>alert(1)</script>", "<img src=x onerror=alert(1)
 def scored_run(tmp_path):
     """The config and workdir of a run as far as the walk, on three photos of 48 x 64 with one or two of two classes.
 
-    A class has a score of 0.9 in the left half of the photo, the other 0.6 in the right one, and 0.3 all around "c".
+    Where there are two classes one has a score of 0.9 in the left half and the other 0.6 in the right one; the photo
+    with the odd name has 0.3 everywhere, which alpha 0.2 is close to.
     """
     photos, workdir = tmp_path / "photos", tmp_path / "run"
     (photos / "images").mkdir(parents=True)

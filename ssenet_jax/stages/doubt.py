@@ -18,17 +18,18 @@ from ssenet_jax.stages.seeds import Background
 from ssenet_jax.stages.table import TABLE
 from ssenet_jax.training.logs import Progress
 
-NEAR = 0.1  # a pixel whose two best scores are closer than this could have become either
+NEAR = 0.65  # a pixel whose second score is this share of its best or more could have become either
 FILE = "doubt.json"
 
 
 class Doubt(NamedTuple):
-    """What makes the mask of one photo doubtful; shares are of the pixels that any of the two calls an object.
+    """What makes the mask of one photo doubtful.
 
     Attributes:
         doubt: 0 where nothing does, to 1; photos are sorted by it.
-        undecided: share of pixels whose two best scores, the background's among them, are close.
-        disagreement: share of pixels where the CRF's seed and the label map differ; None without seeds.
+        undecided: share of the photo whose two best scores, the background's among them, are close.
+        disagreement: share of the pixels which the CRF's seed or the label map calls an object where the two differ;
+            None without seeds.
         coverage: (class index, share of the photo) of each of its classes; a share is 0 where none was found.
     """
 
@@ -59,9 +60,8 @@ def measure(scores: Cam, background: Background, seeds: np.ndarray | None, label
     coverage = [(int(c), float(np.mean(labels == c + 1))) for c in scores.classes]
     if not coverage:
         return Doubt(0.0, 0.0, None, coverage)
-    best = np.partition(against, -2, axis=-1)[..., -2:]
-    near = best[..., 1] - best[..., 0] < NEAR
-    undecided = _share(near, near | (cut > 0))
+    best = np.partition(against, -2, axis=-1)
+    undecided = float(np.mean(best[..., -2] >= NEAR * best[..., -1]))
     disagreement = None if seeds is None else _disagreement(resize_mask(seeds, labels.shape), labels)
     missing = sum(share == 0 for _, share in coverage) / len(coverage)
     parts = [undecided, *([] if disagreement is None else [disagreement])]
@@ -71,11 +71,8 @@ def measure(scores: Cam, background: Background, seeds: np.ndarray | None, label
 
 def _disagreement(seeds: np.ndarray, labels: np.ndarray) -> float:
     told = labels != IGNORE
-    return _share(told & (seeds != labels), told & ((seeds > 0) | (labels > 0)))
-
-
-def _share(part: np.ndarray, whole: np.ndarray) -> float:
-    return float(part.sum() / max(1, whole.sum()))
+    objects = told & ((seeds > 0) | (labels > 0))
+    return float(np.sum(told & (seeds != labels)) / max(1, objects.sum()))
 
 
 def measure_all(workdir: Path, settings: Any, sources: Mapping[str, Source]) -> dict[str, Doubt]:
@@ -105,7 +102,12 @@ def measure_all(workdir: Path, settings: Any, sources: Mapping[str, Source]) -> 
             progress.advance(1)
     if todo:
         artifacts.write_json(path, known)
-    return {image_id: Doubt(*known[image_id]["doubt"]) for image_id in states}
+    return {image_id: _stored(known[image_id]["doubt"]) for image_id in states}
+
+
+def _stored(values: Sequence) -> Doubt:
+    *figures, coverage = values
+    return Doubt(*figures, [tuple(pair) for pair in coverage])
 
 
 def _state(file: Path) -> list[int] | None:

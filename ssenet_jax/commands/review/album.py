@@ -11,9 +11,8 @@ from PIL import Image
 
 from ssenet_jax.artifacts import Cam, read_cam, read_mask, replacing
 from ssenet_jax.datasets import Source
-from ssenet_jax.datasets.augment import resize_mask
+from ssenet_jax.datasets.augment import long_edge_size, resize_mask
 from ssenet_jax.datasets.records import shrink
-from ssenet_jax.models import AFFINITY_STRIDE
 from ssenet_jax.report.pictures import IGNORE, IGNORE_COLOR, palette
 from ssenet_jax.stages import reviewed
 from ssenet_jax.stages.context import Place
@@ -43,7 +42,7 @@ class Album:
         self.doubts = doubts
         self.alpha, self.background = config.labels.alpha, config.labels.background
         self._workdir, self._source, self._scores = workdir, source, scores
-        self._split = config.data.train_split
+        self._split, self._stride = config.data.train_split, config.affinity.stride
         self._bring = SCORES["walk" if scores.stage == "propagate" else "cam"]
         self._labels = Place("label", workdir, TABLE["label"].writes)
         self._index = {image_id: index for index, image_id in enumerate(source.ids) if image_id in doubts}
@@ -118,7 +117,8 @@ class Album:
         path = reviewed.mask_path(self._workdir, image_id)
         path = path if path.exists() else self._run_file(image_id)
         labels = read_mask(path) if path.exists() else self._cut(image_id, self.alpha)
-        picture = Image.fromarray(shrink(labels, THUMBNAIL, nearest=True))
+        small = long_edge_size(*labels.shape, min(THUMBNAIL, max(labels.shape)))
+        picture = Image.fromarray(resize_mask(labels, small))
         colors = palette(256)
         colors[IGNORE] = IGNORE_COLOR
         picture.putpalette(colors.tobytes())
@@ -155,11 +155,11 @@ class Album:
         """How many pixels of the photo as it is shown a score of the page stands for, down and across."""
         shown, image = self._shown(image_id).shape, self._record(image_id)["image"].shape
         stored = self._read_scores(image_id).maps.shape
-        stride = AFFINITY_STRIDE if self._scores.stage == "propagate" else 1
+        stride = self._stride if self._scores.stage == "propagate" else 1
         return [stride * stored[i] / shape[i] * shown[i] / image[i] for i in (0, 1)]
 
     def _cut(self, image_id: str, alpha: float) -> np.ndarray:
-        scores = self._bring(self._read_scores(image_id), self._record(image_id)["image"].shape[:2])
+        scores = self._bring(self._read_scores(image_id), self._record(image_id)["image"].shape[:2], self._stride)
         return scores.labels_of(Background(self.background, alpha).before(scores.maps).argmax(-1))
 
     def _drawn(self, image_id: str, drawn: bytes) -> np.ndarray:
