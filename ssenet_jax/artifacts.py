@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from ssenet_jax.arrays import read_npz
 
@@ -25,6 +26,8 @@ _IGNORE = 255  # pixels of a label map that are left out
 _PARTIAL = re.compile(r"\.\d+\.\d+\.ssenet-part")
 _AGAIN = "delete it and run the stage that writes it again"
 _numbers = itertools.count()
+
+REVIEWED = "reviewed"  # the folder of a workdir that a person's decisions lie in
 
 
 @contextlib.contextmanager
@@ -154,10 +157,13 @@ def read_seeds(path: Path) -> tuple[Cam, Cam]:
     return Cam(low, classes), Cam(high, classes)
 
 
-def write_mask(path: Path, mask: np.ndarray) -> None:
-    """Writes (h, w) class indices as a grey PNG."""
+def write_mask(path: Path, mask: np.ndarray, *, origin: str = "") -> None:
+    """Writes (h, w) class indices as a grey PNG, with a word for `mask_origin` on what it was made from."""
+    info = PngInfo()
+    if origin:
+        info.add_text("Source", origin)
     with replacing(path) as temporary:
-        Image.fromarray(mask.astype(np.uint8)).save(temporary, format="png")
+        Image.fromarray(mask.astype(np.uint8)).save(temporary, format="png", pnginfo=info)
 
 
 def read_mask(path: Path, num_classes: int | None = None, size: tuple[int, int] | None = None) -> np.ndarray:
@@ -188,6 +194,15 @@ def read_mask(path: Path, num_classes: int | None = None, size: tuple[int, int] 
     if num_classes is not None and (strange := mask[(mask > num_classes) & (mask != _IGNORE)]).size:
         raise ValueError(f"{path} holds the class {strange[0]}, the largest is {num_classes}; {_AGAIN}")
     return mask
+
+
+def mask_origin(path: Path) -> str:
+    """What `write_mask` was told of the origin of a mask; empty where it was told nothing, or is no PNG."""
+    try:
+        with Image.open(path) as image:
+            return image.info.get("Source", "")
+    except OSError:
+        return ""
 
 
 def flatten(config: Mapping, prefix: str = "") -> dict[str, Any]:

@@ -119,7 +119,9 @@ def paper_config(reference: str = "code") -> ConfigDict:
                 "method": "auto",
             },
             "labels": {
-                "source": "walk",  # "walk", "cam", "seeds", or "masks": the data set's own, the supervised bound
+                # "walk", "cam", "seeds"; "masks": the data set's own, the supervised bound; "reviewed": what a person
+                # accepted or corrected in `ssenet review`, and the walk for the rest
+                "source": "walk",
                 "background": "constant",  # its score is alpha; or "power": (1 - largest score) ** alpha
                 "alpha": 0.2,
                 "crf": False,  # a CRF on the scores before they become labels

@@ -20,8 +20,13 @@ PURE_MODULES = ("sampling", "equivariance", "losses", "ser", "seam", "cam", "crf
 install_import_hook([f"ssenet_jax.{module}" for module in PURE_MODULES], "beartype.beartype")
 
 import jax  # noqa: E402
+import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 from absl import flags  # noqa: E402
+from PIL import Image  # noqa: E402
+
+from ssenet_jax import artifacts  # noqa: E402
+from ssenet_jax.config import paper_config  # noqa: E402
 
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
@@ -44,3 +49,33 @@ def refused():
         assert peak < 60 * path.stat().st_size + (4 << 20)
 
     return check
+
+
+ODD_CLASS, ODD_PHOTO = "<script>alert(1)</script>", "<img src=x onerror=alert(1)>"
+
+
+@pytest.fixture
+def scored_run(tmp_path):
+    """The config and workdir of a run as far as the walk, on three photos of 48 x 64 with one or two of two classes.
+
+    Where there are two classes one has a score of 0.9 in the left half and the other 0.6 in the right one; the photo
+    with the odd name has 0.3 everywhere, which alpha 0.2 is close to.
+    """
+    photos, workdir = tmp_path / "photos", tmp_path / "run"
+    (photos / "images").mkdir(parents=True)
+    rows = {"a": f"{ODD_CLASS};oak", "b": "oak", ODD_PHOTO: ODD_CLASS}
+    rng = np.random.default_rng(0)
+    for name in rows:
+        pixels = rng.integers(60, 200, (6, 8, 3), np.uint8)
+        Image.fromarray(pixels).resize((64, 48), Image.BICUBIC).save(photos / "images" / f"{name}.png")
+    lines = "".join(f'"{name}.png","{labels}"\n' for name, labels in rows.items())
+    (photos / "train.csv").write_text(f"image,labels\n{lines}")
+    config = paper_config()
+    config.title, config.data.name, config.data.root, config.data.eval_split = "Two trees", "folder", str(photos), ""
+    config.crf.workers = 1
+    left = np.repeat(np.float32([[1, 1, 1, 1, 0, 0, 0, 0]]), 6, 0)
+    maps = {"a": ([0, 1], [0.9 * left, 0.6 * (1 - left)]), "b": ([1], [0.9 * left]), ODD_PHOTO: ([0], [0.3 + 0 * left])}
+    for name, (classes, scores) in maps.items():
+        artifacts.write_cam(workdir / f"walks/{name}.npz", artifacts.Cam(np.stack(scores, -1), np.array(classes)))
+    artifacts.write_text(workdir / "config.json", config.to_json())
+    return config, workdir

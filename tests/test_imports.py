@@ -55,9 +55,11 @@ stages.inference
 stages.context
 stages.train
 stages.apply
+stages.reviewed
 stages.labels
 stages.score
 stages.table
+stages.doubt
 stages.final
 stages.runner
 commands.configs
@@ -67,6 +69,10 @@ commands.verify
 commands.weights
 commands.predict
 commands.run
+commands.review.album
+commands.review.ledger
+commands.review.server
+commands.review
 main
 __main__
 """.split()

@@ -43,6 +43,7 @@ def write(
     config_text: str,
     sources: Mapping[str, Any],
     ids: Sequence[str],
+    doubts: Mapping[str, Any],
 ) -> Path:
     """Writes `workdir/report.html` from what the stages left under `workdir`; what is not there is left out.
 
@@ -55,6 +56,7 @@ def write(
         config_text: shown as it is.
         sources: split -> data set, in the order in which the page shows them; the first one names the classes.
         ids: the examples of the gallery, each from the first source that has it.
+        doubts: id -> `doubt.Doubt` of the masks of the training photos; empty before there are masks.
     Returns:
         The path of the page.
     Raises:
@@ -82,7 +84,9 @@ def write(
         sweeps=_sweep_charts(metrics),
         losses=_loss_charts(workdir / "logs", stages),
         colors=_colors(class_names),
-        gallery=_gallery(stages, sources, ids, metrics),
+        masks=_masks(class_names, doubts),
+        doubtful=_gallery(stages, sources, most_doubtful(doubts)[: len(ids)], metrics, doubts),
+        gallery=_gallery(stages, sources, ids, metrics, doubts),
     )
     path = workdir / "report.html"
     artifacts.write_text(path, html)
@@ -195,8 +199,46 @@ def _read_log(path: Path) -> list[dict[str, Any]]:
     return [entries[step] for step in sorted(entries)]
 
 
+def most_doubtful(doubts: Mapping[str, Any]) -> list[str]:
+    """The ids, the least certain mask first."""
+    return sorted(doubts, key=lambda image_id: (-doubts[image_id].doubt, image_id))
+
+
+def _masks(class_names: Sequence[str], doubts: Mapping[str, Any]) -> dict[str, Any] | None:
+    """What the masks of all photos hold, class by class; no mask to compare with is needed for it."""
+    if not doubts:
+        return None
+    shares: dict[int, list[float]] = {}
+    for doubt in doubts.values():
+        for index, share in doubt.coverage:
+            shares.setdefault(index, []).append(share)
+    rows = [_mask_row(class_names[index], shares[index]) for index in sorted(shares)]
+    covered = [sum(share for _, share in doubt.coverage) for doubt in doubts.values()]
+    parted = [doubt.disagreement for doubt in doubts.values() if doubt.disagreement is not None]
+    return {
+        "count": len(doubts),
+        "rows": rows,
+        "coverage": _mean(covered),
+        "undecided": _mean([doubt.undecided for doubt in doubts.values()]),
+        "disagreement": _mean(parted),
+    }
+
+
+def _mask_row(name: str, shares: Sequence[float]) -> dict[str, Any]:
+    found = [share for share in shares if share > 0]
+    return {"name": name, "labelled": len(shares), "found": len(found), "coverage": _mean(found)}
+
+
+def _mean(values: Sequence[float]) -> float | None:
+    return sum(values) / len(values) if values else None
+
+
 def _gallery(
-    stages: Sequence[Shown], sources: Mapping[str, Any], ids: Sequence[str], metrics: Sequence[dict[str, Any]]
+    stages: Sequence[Shown],
+    sources: Mapping[str, Any],
+    ids: Sequence[str],
+    metrics: Sequence[dict[str, Any]],
+    doubts: Mapping[str, Any],
 ) -> list[dict[str, Any]]:
     """One group a split: the columns that any of its examples fills, and the examples."""
     places = {split: {name: i for i, name in enumerate(source.ids)} for split, source in sources.items()}
@@ -210,7 +252,13 @@ def _gallery(
         alphas = {m["stage"]: m["alpha"] for m in metrics if m["split"] == split}
         present = [name for name, label in zip(source.class_names, record["labels"], strict=True) if label > 0]
         groups[split].append(
-            {"id": example_id, "classes": present, "pictures": _pictures(stages, split, record, alphas)}
+            {
+                "id": example_id,
+                "classes": present,
+                "doubt": doubts.get(example_id),
+                "missing": [source.class_names[index] for index in _missing(doubts.get(example_id))],
+                "pictures": _pictures(stages, split, record, alphas),
+            }
         )
     titles = (*GIVEN, *(stage.title for stage in stages))
     return [
@@ -218,6 +266,11 @@ def _gallery(
         for split, group in groups.items()
         if group
     ]
+
+
+def _missing(doubt: Any) -> list[int]:
+    """The classes that a photo has and its mask has not."""
+    return [index for index, share in doubt.coverage if share == 0] if doubt else []
 
 
 def _shows(examples: Sequence[dict[str, Any]], title: str) -> bool:

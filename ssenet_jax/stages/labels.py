@@ -1,16 +1,17 @@
 """The stages that turn scores into seeds and label maps."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
-from ssenet_jax.artifacts import Cam, read_cam, read_seeds, write_mask
+from ssenet_jax.artifacts import Cam, mask_origin, read_cam, read_seeds, write_mask
 from ssenet_jax.crf import pick_backend
 from ssenet_jax.datasets.augment import resize_mask
 from ssenet_jax.equivariance import linear_matrix
 from ssenet_jax.stages import apply, batching, seeds
-from ssenet_jax.stages.context import Context, Job
+from ssenet_jax.stages.context import Context, Job, Place
+from ssenet_jax.stages.reviewed import fingerprints, label_map, read_decisions
 from ssenet_jax.stages.seeds import Background
 
 AHEAD = 8  # label maps in the making
@@ -36,11 +37,14 @@ def label(context: Context, job: Job) -> None:
     settings = context.config.labels
     if settings.background not in ("constant", "power"):
         raise ValueError(f"labels.background is {settings.background!r}; it must be 'constant' or 'power'")
-    scores_of = SCORES.get(settings.source)
+    source = settings.source
+    if source == "reviewed":
+        job, source = _write_reviewed(context, job), "walk"
+    scores_of = SCORES.get(source)
     if scores_of is None:
         if settings.crf:
-            raise ValueError(f"labels.crf needs scores, which labels.source={settings.source!r} has not; set it False")
-        return _write_each(context, job, LABELS[settings.source])
+            raise ValueError(f"labels.crf needs scores, which labels.source={source!r} has not; set it False")
+        return _write_each(context, job, LABELS[source])
     background = Background(settings.background, settings.alpha)
     (place,) = job.reads
 
@@ -57,6 +61,32 @@ def label(context: Context, job: Job) -> None:
         return cam.labels_of(background.before(cam.maps).argmax(-1))
 
     _write_each(context, job, labels_of)
+
+
+def _write_reviewed(context: Context, job: Job) -> Job:
+    """Writes what a person decided; the walk, or what else there is, is left to do for the rest."""
+    decisions, origins = read_decisions(context.workdir), fingerprints(context.workdir)
+    (split,) = job.todo
+    ids = context.sources[split].ids
+    decided = [index for index in job.todo[split] if ids[index] in decisions]
+
+    def write(record):
+        image_id = record["id"]
+        labels = label_map(context.workdir, decisions[image_id], record["size"], len(record["labels"]))
+        write_mask(job.writes.file(image_id, split), labels, origin=origins[image_id])
+
+    _in_threads(write, apply.records(context, job._replace(todo={split: decided})))
+    return job._replace(todo={split: sorted({*job.todo[split]} - {*decided})})
+
+
+def made_otherwise(context: Context, place: Place) -> set[str]:
+    """The ids whose label maps were made from another state of what was reviewed."""
+    if context.config.labels.source != "reviewed":
+        return set()
+    origins = fingerprints(context.workdir)
+    ((split, source),) = context.training_images().items()
+    files = {image_id: place.file(image_id, split) for image_id in source.ids}
+    return {i for i, file in files.items() if file.exists() and mask_origin(file) != origins.get(i, "")}
 
 
 def walk_scores(cam: Cam, size: tuple[int, int], stride: int) -> Cam:
@@ -101,9 +131,13 @@ def _write_each(context: Context, job: Job, labels_of: Callable) -> None:
         labels = resize_mask(labels_of(place, record), record["size"])
         write_mask(job.writes.file(record["id"], record["split"]), labels)
 
+    _in_threads(write, apply.records(context, job))
+
+
+def _in_threads(write: Callable, records: Iterable[dict]) -> None:
     with ThreadPoolExecutor(2) as pool:
         running = []
-        for record in apply.records(context, job):
+        for record in records:
             running.append(pool.submit(write, record))
             if len(running) == AHEAD:
                 running.pop(0).result()

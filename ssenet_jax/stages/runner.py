@@ -1,7 +1,7 @@
 """Runs stages one after the other, each where it stopped."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 import jax
@@ -63,7 +63,7 @@ def _run_stage(name: str, context: Context) -> None:
     if complete and not left:
         context.say(f"{name}: done before")
     else:
-        context.say(f"{name}: {left} images have no result yet" if complete else name)
+        context.say(f"{name}: {left} images have no result yet, or a stale one" if complete else name)
         _make(name, context, todo)
     hosts.wait_for_all(f"end of {name}")
     if context.is_writer and not (complete and not left):
@@ -73,18 +73,23 @@ def _run_stage(name: str, context: Context) -> None:
 
 def _todo(name: str, context: Context) -> dict[str, list[int]]:
     """By split the images that a stage still has to work on."""
-    images, place = TABLE[name].images, place_of(name, context)
-    if images is None:
+    row, place = TABLE[name], place_of(name, context)
+    if row.images is None:
         return {}
+    stale = row.stale(context, place) if row.stale else ()
     return {
-        split: missing(source, functools.partial(place.file, split=split)) for split, source in images(context).items()
+        split: missing(source, functools.partial(place.file, split=split), stale)
+        for split, source in row.images(context).items()
     }
 
 
-def missing(source: Source, file_of: Callable[[str], Path]) -> list[int]:
-    """The images of this process's share without a result; the share does not depend on what others have written."""
+def missing(source: Source, file_of: Callable[[str], Path], stale: Collection[str] = ()) -> list[int]:
+    """The images of this process's share without a result, or with a stale one.
+
+    The share does not depend on what others have written.
+    """
     share = range(jax.process_index(), len(source), jax.process_count())
-    return [index for index in share if not file_of(source.ids[index]).exists()]
+    return [index for index in share if source.ids[index] in stale or not file_of(source.ids[index]).exists()]
 
 
 def _make(name: str, context: Context, todo: dict[str, list[int]]) -> None:

@@ -1,6 +1,6 @@
 """The stages of an experiment, one row each: everything else that depends on what a stage is follows from its row."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from typing import NamedTuple
 
 import numpy as np
@@ -31,6 +31,7 @@ class Stage(NamedTuple):
         images: for stages with one file an image, which images they are.
         score: how its results are scored; None for no score.
         picture: how the report shows its result for one image; None for no picture.
+        stale: for stages with one file an image, the ids whose file is to be written again; None: never one.
     """
 
     title: str
@@ -41,6 +42,7 @@ class Stage(NamedTuple):
     images: Callable[[Context], Sources] | None = None
     score: Score | None = None
     picture: Picture | None = None
+    stale: Callable[[Context, Place], Collection[str]] | None = None
 
 
 def _cam_picture(image: np.ndarray, place: Place, image_id: str, split: str, alpha: float | None) -> np.ndarray:
@@ -56,7 +58,9 @@ def _started_from(section: str, *needs: str) -> Callable[[ConfigDict], tuple[str
     return lambda config: (*needs, "train_classifier") if config[section].init == "classifier" else needs
 
 
-_LABEL_NEEDS = {"walk": ("propagate",), "cam": ("infer_cams",), "seeds": ("refine_seeds",), "masks": ()}
+_LABEL_NEEDS = {
+    "walk": ("propagate",), "cam": ("infer_cams",), "seeds": ("refine_seeds",), "masks": (), "reviewed": ("propagate",)
+}  # fmt: skip
 
 
 def _label_needs(config: ConfigDict) -> tuple[str, ...]:
@@ -96,7 +100,7 @@ TABLE = {
     ),
     "label": Stage(
         "Label", labels.label, _label_needs, lambda config: ("labels", *(("crf",) if config.labels.crf else ())),
-        "pseudo_labels/{id}.png", Context.training_images, score_masks, _label_picture,
+        "pseudo_labels/{id}.png", Context.training_images, score_masks, _label_picture, labels.made_otherwise,
     ),
     "train_segmenter": Stage(
         "DeepLab", train.train_segmenter, _started_from("segmenter", "label"), ("segmenter",), "checkpoints/segmenter"
