@@ -17,6 +17,7 @@ class Command(NamedTuple):
 COMMANDS = {
     "run": Command("run", "run the stages of a config"),
     "predict": Command("predict", "segment photos with a trained network"),
+    "tune": Command("tune", "find the settings that make the best labels of what a run left"),
     "verify-data": Command("verify", "read every file of a data set"),
     "plan": Command("plan", "what a training takes on chips that are not here"),
     "import-weights": Command("weights", "turn a weight file into a checkpoint"),

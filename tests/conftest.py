@@ -4,6 +4,7 @@ import atexit
 import os
 import shutil
 import tempfile
+from pathlib import Path
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
@@ -19,8 +20,20 @@ PURE_MODULES = ("equivariance", "losses", "ser", "cam", "crf", "affinity", "rand
 install_import_hook([f"ssenet_jax.{module}" for module in PURE_MODULES], "beartype.beartype")
 
 import jax  # noqa: E402
+import pytest  # noqa: E402
 from absl import flags  # noqa: E402
 
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
 flags.FLAGS.mark_as_parsed()
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory):
+    """The workdir of a whole run on tiny scenes."""
+    from ssenet_jax.main import main
+
+    workdir = tmp_path_factory.mktemp("tiny")
+    config = Path(__file__).parents[1] / "configs" / "scenes.py"
+    assert main(["run", f"--config={config}:tiny", f"--workdir={workdir}"]) == 0
+    return workdir

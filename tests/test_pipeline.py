@@ -18,14 +18,6 @@ TINY = f"--config={CONFIGS}/scenes.py:tiny"
 STAGES = ("infer_baseline_cams", "infer_cams", "refine_seeds", "propagate", "label", "segment")
 
 
-@pytest.fixture(scope="session")
-def tiny(tmp_path_factory):
-    """The workdir of a whole run on tiny scenes."""
-    workdir = tmp_path_factory.mktemp("tiny")
-    assert main(["run", TINY, f"--workdir={workdir}"]) == 0
-    return workdir
-
-
 def results(workdir):
     """Everything that a run wrote and another run must write the same, by path; arrays rather than zipped bytes."""
     found = {}

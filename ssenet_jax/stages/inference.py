@@ -1,6 +1,7 @@
 """What is computed of a batch of padded images: all scales and mirror images in one compiled call."""
 
 import functools
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -75,17 +76,41 @@ def walk_function(model: Any, *, radius: int, beta: float, steps: int, border: s
         ``f(variables, batch, cams, canvas)`` -> (n, h/stride, w/stride, m) float32 scores of the classes in the slots.
     """
 
+    def walk(features, scores, size):
+        flow = transition(features, radius=radius, beta=beta, border=border, size=size)
+        return random_walk(scores, flow, steps=steps, method=method)
+
+    return _on_cells(model, walk)
+
+
+def walks_function(
+    model: Any, *, radius: int, betas: Sequence[float], steps: Sequence[int], border: str, method: str
+) -> Callable:
+    """Builds `walk_function` at every beta and, ascending, every number of steps: (n, b, s, h/stride, w/stride, m)."""
+    more = [steps[0], *(after - before for before, after in itertools.pairwise(steps))]
+
+    def walks(features, scores, size):
+        def at(beta):
+            flow = transition(features, radius=radius, beta=beta, border=border, size=size)
+            walked = [scores]
+            for count in more:
+                walked.append(random_walk(walked[-1], flow, steps=count, method=method))
+            return jnp.stack(walked[1:])
+
+        return jax.lax.map(at, jnp.asarray(betas, jnp.float32))
+
+    return _on_cells(model, walks)
+
+
+def _on_cells(model: Any, walk: Callable) -> Callable:
+    """A batch's ``walk(features, scores, size)`` of each image: AffinityNet's features, the CAMs mean-pooled to cells,
+    and the valid height and width in cells."""
+
     def propagate(variables, batch, cams, canvas):
         (images,), (sizes,) = batch.images, batch.sizes
         features, _ = model.apply(variables, images, sizes=sizes)
-        cells = -(-sizes // model.stride)
         scores = _pool(_zero_outside(cams, sizes), model.stride)
-
-        def one(features, scores, size):
-            walk = transition(features, radius=radius, beta=beta, border=border, size=size)
-            return random_walk(scores, walk, steps=steps, method=method)
-
-        return jax.vmap(one)(features.astype(jnp.float32), scores, cells)
+        return jax.vmap(walk)(features.astype(jnp.float32), scores, -(-sizes // model.stride))
 
     return jax.jit(propagate, static_argnames="canvas")
 
