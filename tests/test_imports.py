@@ -54,6 +54,9 @@ stages.score
 stages.table
 stages.final
 stages.runner
+stages.label_search
+experiments.experiment
+experiments
 commands.configs
 commands.chips
 commands.plan
@@ -61,6 +64,8 @@ commands.verify
 commands.weights
 commands.predict
 commands.run
+commands.tune
+commands.experiment
 main
 __main__
 """.split()

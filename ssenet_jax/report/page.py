@@ -64,15 +64,7 @@ def write(
         raise ValueError("a report needs at least one source: got an empty `sources`")
     class_names = tuple(next(iter(sources.values())).class_names)
     metrics = _read_metrics(workdir / "metrics", tuple(sources), stages)
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("ssenet_jax.report", "."),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters.update(percent=_percent, points=_points, over=_over)
-    html = environment.get_template("report.html.j2").render(
+    html = template("report.html.j2").render(
         title=title,
         config_text=config_text,
         headline=_headline(metrics),
@@ -87,6 +79,19 @@ def write(
     path = workdir / "report.html"
     artifacts.write_text(path, html)
     return path
+
+
+def template(name: str) -> jinja2.Template:
+    """A page template of this folder."""
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("ssenet_jax.report", "."),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters.update(percent=_percent, points=_points, over=_over)
+    return environment.get_template(name)
 
 
 def _colors(class_names: Sequence[str]) -> dict[str, str]:

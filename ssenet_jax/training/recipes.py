@@ -160,8 +160,7 @@ def build(config: ConfigDict, training: str, model: nn.Module, num_images: int) 
         num_images: length of the training split, for trainings whose length is in epochs.
     """
     settings = section(config, training)
-    # epochs are whole batches, as the authors count them
-    steps = settings.steps or settings.epochs * max(1, num_images // settings.batch_size)
+    steps = steps_of(settings, num_images)
     return Recipe(
         loss_fn=TRAININGS[training].loss(config, model, steps),
         groups=parameter_groups(config, settings),
@@ -173,6 +172,11 @@ def build(config: ConfigDict, training: str, model: nn.Module, num_images: int) 
         momentum=settings.momentum,
         seed=config.seed,
     )
+
+
+def steps_of(settings: ConfigDict, num_images: int) -> int:
+    """The steps of a training: those of its section, or whole batches of its epochs, as the authors count them."""
+    return settings.steps or settings.epochs * max(1, num_images // settings.batch_size)
 
 
 def parameter_groups(config: ConfigDict, settings: ConfigDict) -> list[tuple[str, float, float]]:
