@@ -66,3 +66,4 @@ def _make_tiny(config):
     config.crf.workers = 1
     config.inference.batch_size = 8
     config.report.examples = 2
+    config.measure.images, config.measure.validation_images = 3, 4

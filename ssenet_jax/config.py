@@ -26,6 +26,7 @@ RUNTIME_KEYS = (
     r"crf\.workers",
     r".*\.(checkpoint_every|keep|log_every|picture_every)",
     r"report\..*",
+    r"measure\.validation_images",
 )
 
 
@@ -88,6 +89,10 @@ def paper_config(reference: str = "code") -> ConfigDict:
             "cam": {
                 "scales": (0.5, 1.0, 1.5, 2.0),
                 "flip": True,
+            },
+            "measure": {
+                "images": 100,  # held-out images, evenly over their list, that CAMs are measured on; 0: none
+                "validation_images": 64,  # those whose classification is logged while the classifier trains
             },
             "crf": {
                 "backend": "auto",

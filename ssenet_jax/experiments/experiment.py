@@ -32,8 +32,7 @@ class Variant(NamedTuple):
     def config(self, base: ConfigDict, stages: Sequence[str], seed: int) -> ConfigDict:
         """The config of one seed; scenes are drawn by the seed too."""
         config = base.copy_and_resolve_references()
-        config.unlock()
-        changes = {**self.changes, "seed": seed, "stages": tuple(stages)}
+        changes = {**self.changes, "seed": seed, "stages": tuple(stages), "baseline": False}
         if config.data.name == "scenes":
             changes["data.scenes.seed"] = seed
         for key, value in changes.items():
@@ -42,7 +41,7 @@ class Variant(NamedTuple):
             for part in sections:
                 section = section[part]
             section[name] = value
-        return config.lock()
+        return config
 
 
 class Column(NamedTuple):

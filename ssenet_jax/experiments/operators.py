@@ -6,7 +6,7 @@ from ssenet_jax.stages.measure import OPERATORS
 
 def _ser(*operators, **arguments):
     changes = {f"ser.{key}": value for key, value in arguments.items()}
-    return {"classifier.regulariser": "ser", "ser.operators": operators, "ser.draw": "all", **changes}
+    return {"classifier.regulariser": "ser", "ser.operators": operators, **changes}
 
 
 def _variants(config):
@@ -18,7 +18,7 @@ def _variants(config):
         Variant("rotate", _ser("rotate")),
         Variant("translate", _ser("translate")),
         Variant("affine", _ser("affine")),
-        Variant("resize 0.5 + hflip", _ser("resize", "hflip", rate=0.5)),
+        Variant("resize 0.5 + hflip", _ser("resize", "hflip", rate=0.5, draw="all")),
     ]
 
 

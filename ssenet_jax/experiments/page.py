@@ -1,4 +1,4 @@
-"""What an experiment leaves to look at: one page that needs nothing else, the same as CSV, the figure as SVG and PNG."""
+"""What an experiment leaves to look at: one page that needs nothing else, its table as CSV, its figure as SVG, PNG."""
 
 import base64
 import csv

@@ -34,7 +34,8 @@ def training(stage: str, config: ConfigDict, workdir: Path) -> Training:
 def speed(log: Path) -> float | None:
     """Images a second so far, or None before the first line of the log."""
     lines = read_lines(log) if log.exists() else []
-    return len(lines) / sum(1 / line["images_per_s"] for line in lines) if lines else None
+    rates = [line["images_per_s"] for line in lines if line.get("images_per_s")]
+    return len(rates) / sum(1 / rate for rate in rates) if rates else None
 
 
 def estimate(needed: Sequence[Training], known: Mapping[str, float]) -> str:

@@ -11,12 +11,12 @@ from absl import flags
 from ml_collections import ConfigDict
 
 from ssenet_jax import artifacts
-from ssenet_jax.experiments import page, progress
+from ssenet_jax.experiments import page, predictions, progress
 from ssenet_jax.experiments.experiment import Experiment
 from ssenet_jax.experiments.results import Run
 from ssenet_jax.experiments.store import Store, trainings
 from ssenet_jax.stages.context import Context
-from ssenet_jax.stages.table import with_needs
+from ssenet_jax.stages.table import asked_for
 
 NAMES = ("table1", "table2", "table3", "figure2", "figure4", "figure5", "figure6", "operators", "bound")
 LOOK_AGAIN = 10.0  # seconds before a result that another shard is making is looked at again
@@ -39,8 +39,8 @@ def runs_of(experiment: Experiment, base: ConfigDict, folder: Path, seeds: int) 
     for seed in range(seeds):
         for variant in experiment.variants(base):
             config = variant.config(base, experiment.stages, seed)
-            stages = with_needs(experiment.stages, config)
-            found.append(Run(variant, seed, config, folder / variant.folder / f"seed{seed}", stages))
+            workdir = folder / variant.folder / f"seed{seed}"
+            found.append(Run(variant, seed, config, workdir, asked_for(config)))
     return found
 
 
@@ -100,6 +100,10 @@ class _Work:
                 self.store.link(stage, one.config, one.workdir)
                 self.write_page()
             self.store.link(stage, one.config, one.workdir)
+        try:
+            predictions.predict(self.store, one.config, self.experiment.predicts)
+        except BlockingIOError:
+            return False
         return True
 
     def say_what_is_needed(self) -> None:
@@ -108,6 +112,9 @@ class _Work:
         stages = [one.stage for one in needed]
         counts = ", ".join(f"{stages.count(stage)} x {stage}" for stage in dict.fromkeys(stages))
         self._say(f"{len(self.mine)} of {len(self.every)} runs; trainings to do: {counts or 'none'}")
+        split = self.experiment.predicts
+        if split and predictions.source_of(self.mine[0].config, split) is None:
+            self._say(f"the data have no split {split} to predict beyond the config's")
         if needed:
             self._say(progress.estimate(needed, self._speeds()))
 

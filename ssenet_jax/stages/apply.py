@@ -1,6 +1,6 @@
 """The stages that apply a trained network to every image."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -105,10 +105,16 @@ def records(context: Context, job: Job) -> Iterator[dict]:
     """The records still to do, each with its "split", with a progress line a split."""
     for split, todo in job.todo.items():
         source = context.sources[split]
-        with Progress(f"{job.title}, {split}", len(todo)) as progress:
-            for index in todo:
-                yield {**source[index], "split": split}
-                progress.advance(1)
+        for index in counted(f"{job.title}, {split}", todo, len(todo)):
+            yield {**source[index], "split": split}
+
+
+def counted(title: str, items: Iterable[Any], total: int) -> Iterator[Any]:
+    """The items, with a progress line."""
+    with Progress(title, total) as progress:
+        for item in items:
+            yield item
+            progress.advance(1)
 
 
 def run_network(

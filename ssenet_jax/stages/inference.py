@@ -50,10 +50,10 @@ def cam_function(model: Any, *, scales: tuple[float, ...], flip: bool) -> Callab
 
     def fused(variables, batch, classes, present, canvas):
         def network(images, sizes):
-            cam, _ = model.apply(variables, images, sizes=sizes)
+            cam = raw_cam(model, variables, images, sizes)
             repeats = images.shape[0] // classes.shape[0]
             wanted = jnp.tile(classes, (repeats, 1))[:, None, None]
-            cam = jnp.take_along_axis(cam.astype(jnp.float32), wanted, axis=3)
+            cam = jnp.take_along_axis(cam, wanted, axis=3)
             # the authors' network enlarges the map to its own input before the relu
             return jax.nn.relu(resize_valid(cam, _cells(model, sizes), sizes, images.shape[1:3]))
 
@@ -61,6 +61,12 @@ def cam_function(model: Any, *, scales: tuple[float, ...], flip: bool) -> Callab
         return fuse_scales((cams * present[:, None, None])[None])
 
     return jax.jit(fused, static_argnames="canvas")
+
+
+def raw_cam(model: Any, variables: Mapping, images: Array, sizes: Array | None = None) -> Array:
+    """The classifier's maps of the foreground classes at feature resolution, float32."""
+    cam, _ = model.apply(variables, images, sizes=sizes)
+    return cam.astype(jnp.float32)
 
 
 def _cells(model: Any, sizes: Array) -> Array:

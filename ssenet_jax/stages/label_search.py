@@ -6,7 +6,7 @@ second one runs the CRF on the backgrounds around the best of each source.
 
 import math
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
@@ -22,7 +22,6 @@ from ssenet_jax.stages.context import Context, Place
 from ssenet_jax.stages.score import best_of
 from ssenet_jax.stages.seeds import Background
 from ssenet_jax.stages.table import place_of
-from ssenet_jax.training.logs import Progress
 
 BETAS = (2.0, 4.0, 8.0, 16.0)
 STEPS = (1, 4, 16, 64, 256)
@@ -88,7 +87,7 @@ def take_sample(context: Context, count: int) -> Sample:
     for index in order:
         record = source[int(index)]
         if "mask" in record:
-            records.append({"size": record["image"].shape[:2], **record, "split": split})
+            records.append({**record, "split": split})
         if len(records) == count:
             break
     if not records:
@@ -155,13 +154,13 @@ def _walk(context: Context, sample: Sample) -> Place:
 
     def finish(record, walked):
         classes = record["cam"].classes
-        height, width = inference.cells_of(record["image"].shape[:2])
+        height, width = inference.cells_of(record["image"].shape[:2], config.affinity.stride)
         maps = walked[:, :, :height, :width, : len(classes)].astype(np.float16)
         write_arrays(place.file(record["id"], sample.split), walks=maps, classes=classes.astype(np.int32))
 
     todo = [r for r in sample.records if not place.file(r["id"], sample.split).exists()]
     if todo:
-        counted = _counted("random walks", todo, len(todo))
+        counted = apply.counted("random walks", todo, len(todo))
         with_cams = ({**r, "cam": read_cam(cams.file(r["id"], sample.split))} for r in counted)
         variables = load_variables(training.folder, training.stage)
         apply.run_network(config, with_cams, prepare, walks, variables, finish)
@@ -179,19 +178,13 @@ def _grid(context: Context) -> tuple[tuple[float, ...], tuple[int, ...]]:
     return tuple(sorted({*BETAS, walk.beta})), tuple(sorted({*STEPS, max(1, walk.steps)}))
 
 
-def _counted(title: str, items: Iterable[Any], total: int) -> Iterator[Any]:
-    with Progress(title, total) as progress:
-        for item in items:
-            yield item
-            progress.advance(1)
-
-
 Reader = Callable[[dict], Cam]  # of a record, its scores at the image's size
 
 
 def _readers(context: Context, walks: Place | None) -> dict[Scores, Reader]:
     """How to read the scores of a record, by where they come from."""
     cams = place_of("infer_cams", context)
+    stride = context.config.affinity.stride
     readers: dict[Scores, Reader] = {Scores("cam"): lambda record: read_cam(cams.file(record["id"], record["split"]))}
     if walks is None:
         return readers
@@ -199,7 +192,7 @@ def _readers(context: Context, walks: Place | None) -> dict[Scores, Reader]:
     def reader(place, b, s):
         def read(record):
             walked, classes = read_arrays(place.file(record["id"], record["split"]), "walks", "classes")
-            return labels.walk_scores(Cam(walked[b, s], classes), record["image"].shape[:2])
+            return labels.walk_scores(Cam(walked[b, s], classes), record["image"].shape[:2], stride)
 
         return read
 
@@ -241,7 +234,8 @@ def _with_crf(context: Context, sample: Sample, best: Choice, read: Reader) -> l
     of = [*_made_of(context), scores, context.config.crf.to_dict(), backgrounds]
     place = Place("tune", context.workdir, f"tune/labels-{settings_hash({'of': of})}/{{id}}.npz")
     todo = [record for record in sample.records if not place.file(record["id"], sample.split).exists()]
-    with_scores = ({**record, "cam": read(record)} for record in _counted(f"CRF on {scores.source}", todo, len(todo)))
+    counted = apply.counted(f"CRF on {scores.source}", todo, len(todo))
+    with_scores = ({**record, "cam": read(record)} for record in counted)
     labels.refine_records(context, place, with_scores, backgrounds, seeds.write_label_stack)
 
     def confusions(record):
@@ -273,7 +267,7 @@ def _sum_over(sample: Sample, counts_of: Callable[[dict], np.ndarray], title: st
     total: Any = 0
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         each = pool.map(counts_of, sample.records)
-        for counts in _counted(title, each, len(sample.records)) if title else each:
+        for counts in apply.counted(title, each, len(sample.records)) if title else each:
             total = total + counts
     return total
 
