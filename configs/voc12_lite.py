@@ -26,6 +26,7 @@ def get_config(branch="ssenet"):
     classifier.momentum, classifier.weight_decay = 0.9, 1e-4
     classifier.brightness = classifier.contrast = classifier.saturation = classifier.hue = 0.0
     classifier.brightness_shift = 0.2
+    classifier.picture_every = 60
     config.classifier.regulariser = "ser" if branch == "ssenet" else "none"
     config.ser.rate = 0.5
 

@@ -21,7 +21,7 @@ TINY = f"{CONFIGS}/scenes.py:tiny"
 
 @pytest.fixture
 def scenes():
-    return load_config(TINY, ["--config.ser.rate=0.5"])
+    return load_config(TINY, ["--config.ser.rate=0.5", "--config.mesh.data=1"])
 
 
 @pytest.mark.parametrize("name", runner.NAMES)
@@ -61,7 +61,7 @@ def test_the_page_has_mean_and_range_of_the_seeds_that_are_there(scenes, tmp_pat
     text = page.write(experiment, runs, tmp_path / "made_up").read_text()
     assert "<strong>45.0</strong> <small>40.0 to 50.0</small>" in text and "<strong>61.0</strong></td>" in text
     assert "rate_0.3/seed0" in text and "47.3" not in text and "http" not in text.replace("http://www.w3.org", "")
-    rows = list(csv.DictReader((tmp_path / "made_up" / "made_up.csv").open()))
+    rows = list(csv.DictReader((tmp_path / "made_up" / "made_up.csv").read_text().splitlines()))
     assert [(row["variant"], row["seeds"], row["config_hashes"]) for row in rows] == [
         ("baseline", "2", "hash0;hash1"),
         ("rate 0.3", "1", "hash0"),
@@ -109,17 +109,17 @@ def outputs(folder):
 
 
 def test_two_shards_at_once_leave_the_page_of_one(scenes, tmp_path, quick):
-    runner.run("table1", scenes, tmp_path / "alone", 2, runner.Shard(0, 1))
+    runner.run("table2", scenes, tmp_path / "alone", 2, runner.Shard(0, 1))
     shards = [
-        threading.Thread(target=runner.run, args=("table1", scenes, tmp_path / "both", 2, runner.Shard(i, 2)))
+        threading.Thread(target=runner.run, args=("table2", scenes, tmp_path / "both", 2, runner.Shard(i, 2)))
         for i in range(2)
     ]
     for thread in shards:
         thread.start()
     for thread in shards:
         thread.join()
-    assert outputs(tmp_path / "both" / "table1") == outputs(tmp_path / "alone" / "table1")
-    assert b"12 of 12 runs are complete" in outputs(tmp_path / "both" / "table1")["report.html"]
+    assert outputs(tmp_path / "both" / "table2") == outputs(tmp_path / "alone" / "table2")
+    assert b"6 of 6 runs are complete" in outputs(tmp_path / "both" / "table2")["report.html"]
 
 
 def test_an_experiment_that_was_killed_at_a_stage_goes_on(scenes, tmp_path, quick):
@@ -174,7 +174,8 @@ def test_every_experiment_runs_on_tiny_scenes(scenes, tmp_path, monkeypatch):
     few = [variant for variant in tried if variant.name in ("none", "resize 0.5", "hflip")]
     monkeypatch.setattr(operators, "EXPERIMENT", operators.EXPERIMENT._replace(variants=lambda config: few))
     for training in (scenes.classifier, scenes.affinity, scenes.segmenter):
-        training.steps = 1
+        training.steps, training.batch_size = 1, 2
+    scenes.data.scenes.num_train, scenes.data.scenes.num_test = 6, 2
     for name in runner.NAMES:
         text = runner.run(name, scenes, tmp_path, 1, runner.Shard(0, 1)).read_text()
         runs = len(runner.load(name).variants(scenes))

@@ -17,6 +17,7 @@ from ssenet_jax.report.pictures import overlay_labels, to_long_edge
 from ssenet_jax.stages.context import Context
 from ssenet_jax.stages.table import TABLE, place_of
 
+SVG = {"svg.hashsalt": "ssenet", "svg.fonttype": "none"}  # the same bytes each time, text as text
 Series = Mapping[str, tuple[Sequence[float], Sequence[float]]]  # name -> x values and y values
 
 
@@ -41,7 +42,7 @@ def draw(experiment: Experiment, runs: Sequence[Run], stem: Path) -> charts.Char
 
 def _save(canvas: Canvas, stem: Path) -> None:
     for suffix, metadata in ((".svg", {"Date": None}), (".png", {"Software": None})):
-        with matplotlib.rc_context({"svg.hashsalt": "ssenet"}), artifacts.replacing(stem.with_suffix(suffix)) as path:
+        with matplotlib.rc_context(SVG), artifacts.replacing(stem.with_suffix(suffix)) as path:
             canvas.savefig(path, format=suffix[1:], metadata=metadata, dpi=120, bbox_inches="tight")
 
 

@@ -27,9 +27,7 @@ def write(experiment: Experiment, runs: Sequence[Run], folder: Path) -> Path:
         The page.
     """
     stem = folder / folder.name
-    variants = {
-        name: [figure(column, of) for column in experiment.columns] for name, of in by_variant(runs).items()
-    }
+    variants = {name: [figure(column, of) for column in experiment.columns] for name, of in by_variant(runs).items()}
     on_voc = runs[0].config.data.name == "voc12"
     chart = figures.draw(experiment, runs, stem)
     artifacts.write_text(stem.with_suffix(".csv"), _csv(variants, on_voc, folder))

@@ -52,7 +52,7 @@ class Shard(NamedTuple):
 
 
 def run(name: str, base: ConfigDict, folder: Path, seeds: int, shard: Shard) -> Path:
-    """Runs a shard of an experiment and writes its page after every stage.
+    """Runs a shard of an experiment and writes its page after every stage that adds to it.
 
     Args:
         name: of NAMES.
@@ -83,13 +83,15 @@ class _Work:
     def __init__(self, experiment: Experiment, store: Store, every: Sequence[Run], mine: Sequence[Run], folder: Path):
         self.experiment, self.store, self.every, self.mine, self.folder = experiment, store, every, mine, folder
         self._say = Context(every[0].config, folder).say
+        self._shown = {column.stage for column in experiment.columns}
         self._told = False
 
     def advance(self, one: Run) -> bool:
         """Takes a run to its end: whether it came there; not when another process is at something that it reads."""
         artifacts.write_text(one.workdir / "config.json", one.config.to_json(indent=1) + "\n")
         for stage in one.stages:
-            if not self.store.is_complete(stage, one.config):
+            made = self.store.is_complete(stage, one.config)
+            if not made:
                 self._say(f"{one.variant.name}, seed {one.seed}: {stage}")
                 try:
                     with self._telling(stage, one):
@@ -97,9 +99,9 @@ class _Work:
                 except BlockingIOError:
                     self._say(f"{one.variant.name}, seed {one.seed}: another process is at {stage}; later")
                     return False
-                self.store.link(stage, one.config, one.workdir)
-                self.write_page()
             self.store.link(stage, one.config, one.workdir)
+            if not made and stage in self._shown:
+                self.write_page()
         try:
             predictions.predict(self.store, one.config, self.experiment.predicts)
         except BlockingIOError:
@@ -113,7 +115,7 @@ class _Work:
         counts = ", ".join(f"{stages.count(stage)} x {stage}" for stage in dict.fromkeys(stages))
         self._say(f"{len(self.mine)} of {len(self.every)} runs; trainings to do: {counts or 'none'}")
         split = self.experiment.predicts
-        if split and predictions.source_of(self.mine[0].config, split) is None:
+        if split and predictions.source_of(self.every[0].config, split) is None:
             self._say(f"the data have no split {split} to predict beyond the config's")
         if needed:
             self._say(progress.estimate(needed, self._speeds()))
