@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import jax
+import numpy as np
 from flax import linen as nn
 from ml_collections import ConfigDict
 
@@ -22,8 +23,8 @@ class Sampled:
     """Images of a source evenly over its list, at most `count`."""
 
     def __init__(self, source: datasets.Source, count: int):
-        self._source, chosen = source, np.linspace(0, len(source) - 1, min(count, len(source))).round().astype(int)
-        self._chosen = list(dict.fromkeys(chosen.tolist()))
+        self._source, spaced = source, np.linspace(0, len(source) - 1, min(count, len(source)))
+        self._chosen = spaced.round().astype(int).tolist()
         self.ids, self.class_names = [source.ids[index] for index in self._chosen], source.class_names
         self.has_masks = source.has_masks
 
