@@ -147,6 +147,11 @@ def resize(rate: int | float, *, sampling: str = "size") -> Operator:
 
     Raises:
         ValueError: rate or sampling out of range, or, when applied, an output without pixels.
+
+    Examples:
+        >>> import jax.numpy as jnp
+        >>> resize(0.5)(jnp.ones((1, 10, 7, 3))).shape
+        (1, 5, 3, 3)
     """
     if not rate > 0:
         raise ValueError(f"resize: rate must be > 0, got {rate}")
@@ -170,17 +175,35 @@ def _separable(rows: Callable[[int], np.ndarray], cols: Callable[[int], np.ndarr
 
 
 def hflip() -> Operator:
-    """Mirrors left and right."""
+    """Mirrors left and right.
+
+    Examples:
+        >>> import jax.numpy as jnp
+        >>> print(hflip()(jnp.array([[[1.0, 2.0, 3.0]]])))
+        [[[3. 2. 1.]]]
+    """
     return Operator(lambda x: x[:, :, ::-1], lambda h, w: (np.eye(h), np.eye(w)[::-1]))
 
 
 def vflip() -> Operator:
-    """Mirrors top and bottom."""
+    """Mirrors top and bottom.
+
+    Examples:
+        >>> import jax.numpy as jnp
+        >>> print(vflip()(jnp.array([[[1.0], [2.0]]])).ravel())
+        [2. 1.]
+    """
     return Operator(lambda x: x[:, ::-1], lambda h, w: (np.eye(h)[::-1], np.eye(w)))
 
 
 def rot90(k: int = 1) -> Operator:
-    """Turns by k quarter turns, counterclockwise as `jnp.rot90`."""
+    """Turns by k quarter turns, counterclockwise as `jnp.rot90`.
+
+    Examples:
+        >>> import jax.numpy as jnp
+        >>> rot90(1)(jnp.ones((1, 4, 6, 3))).shape
+        (1, 6, 4, 3)
+    """
     return Operator(lambda x: jnp.rot90(x, k, axes=(1, 2)))
 
 
@@ -190,9 +213,14 @@ def translate(dy: int | float | Array, dx: int | float | Array) -> Operator:
     Args:
         dy: fraction of the height, positive is down; may be traced.
         dx: fraction of the width, positive is right; may be traced.
+
+    Examples:
+        >>> import jax.numpy as jnp
+        >>> print(translate(0, 0.5)(jnp.array([[[1.0, 2.0, 3.0, 4.0]]])))
+        [[[0. 0. 1. 2.]]]
     """
 
-    def matrix(size: int, fraction: float | Array) -> np.ndarray | Array:
+    def matrix(size: int, fraction: int | float | Array) -> np.ndarray | Array:
         xp = _numpy_of(fraction)
         cells = xp.arange(size, dtype=float)
         return xp.maximum(0.0, 1.0 - xp.abs((cells - fraction * size)[:, None] - cells[None, :]))
@@ -205,6 +233,12 @@ def rotate(degrees: int | float | Array) -> Operator:
 
     Args:
         degrees: may be traced.
+
+    Examples:
+        >>> import jax.numpy as jnp
+        >>> print(rotate(180)(jnp.array([[[1.0, 2.0], [3.0, 4.0]]])))
+        [[[4. 3.]
+          [2. 1.]]]
     """
     xp = _numpy_of(degrees)
     angle = xp.deg2rad(degrees)
@@ -228,6 +262,12 @@ def affine(matrix_2x3: Sequence[Sequence[int | float]] | np.ndarray) -> Operator
 
     Raises:
         ValueError: the matrix is not (2, 3) or not finite.
+
+    Examples:
+        >>> import jax.numpy as jnp
+        >>> mirrored = affine([[1, 0, 0], [0, -1, 0]])
+        >>> print(mirrored(jnp.array([[[1.0, 2.0, 3.0]]])))
+        [[[3. 2. 1.]]]
     """
     matrix = np.asarray(matrix_2x3, np.float64)
     if matrix.shape != (2, 3) or not np.isfinite(matrix).all():
@@ -264,7 +304,14 @@ def _sample_affine(x: Array, to_input: np.ndarray | Array) -> Array:
 
 
 def compose(*ops: Callable[[Array], Array]) -> Operator:
-    """Applies operators one after the other, the first argument first."""
+    """Applies operators one after the other, the first argument first.
+
+    Examples:
+        >>> import jax.numpy as jnp
+        >>> half_and_mirrored = compose(resize(0.5), hflip())
+        >>> print(half_and_mirrored(jnp.array([[[1.0, 2.0, 3.0, 4.0], [1.0, 2.0, 3.0, 4.0]]])))
+        [[[3.5 1.5]]]
+    """
 
     def apply(x: Array) -> Array:
         for op in ops:

@@ -23,6 +23,11 @@ def confusion_matrix(
 
     Raises:
         ValueError: the shapes differ, or a class is not in 0 .. k - 1.
+
+    Examples:
+        >>> import numpy as np
+        >>> confusion_matrix(np.array([0, 0, 1, 255]), np.array([0, 1, 1, 1]), num_classes=2).tolist()
+        [[1, 1], [0, 1]]
     """
     return _joint_counts(label, prediction, np.zeros(np.shape(label), np.int64), 1, num_classes, ignore)[0]
 
@@ -56,7 +61,13 @@ def _ratio(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
 
 
 def iou(confusion: Num[np.ndarray, "k k"]) -> Float[np.ndarray, " k"]:
-    """TP / (TP + FN + FP) of each class, nan for a class with no pixel in labels and predictions. Source: Eq. 4."""
+    """TP / (TP + FN + FP) of each class, nan for a class with no pixel in labels and predictions. Source: Eq. 4.
+
+    Examples:
+        >>> import numpy as np
+        >>> iou(np.array([[6, 2], [0, 2]]))
+        array([0.75, 0.5 ])
+    """
     tp, fn, fp = _counts(confusion)
     return _ratio(tp, tp + fn + fp)
 
@@ -78,7 +89,13 @@ def _mean(values: np.ndarray) -> float:
 
 
 def mean_iou(confusion: Num[np.ndarray, "k k"]) -> float:
-    """Mean IoU over the classes that occur, background included; nan when nothing was counted."""
+    """Mean IoU over the classes that occur, background included; nan when nothing was counted.
+
+    Examples:
+        >>> import numpy as np
+        >>> mean_iou(np.array([[6, 2], [0, 2]]))
+        0.625
+    """
     values = iou(confusion)
     return _mean(values[~np.isnan(values)])
 
@@ -89,13 +106,25 @@ def _mean_over_tp(wrong: np.ndarray, tp: np.ndarray, union: np.ndarray) -> float
 
 
 def m_fn(confusion: Num[np.ndarray, "k k"]) -> float:
-    """Mean over the foreground classes of FN / TP; nan when a class that occurs has TP = 0. Source: Eq. 5."""
+    """Mean over the foreground classes of FN / TP; nan when a class that occurs has TP = 0. Source: Eq. 5.
+
+    Examples:
+        >>> import numpy as np
+        >>> m_fn(np.array([[6, 2], [1, 2]]))
+        0.5
+    """
     tp, fn, fp = _counts(confusion)
     return _mean_over_tp(fn, tp, tp + fn + fp)
 
 
 def m_fp(confusion: Num[np.ndarray, "k k"]) -> float:
-    """Mean over the foreground classes of FP / TP; nan when a class that occurs has TP = 0. Source: Eq. 6."""
+    """Mean over the foreground classes of FP / TP; nan when a class that occurs has TP = 0. Source: Eq. 6.
+
+    Examples:
+        >>> import numpy as np
+        >>> m_fp(np.array([[6, 2], [1, 2]]))
+        1.0
+    """
     tp, fn, fp = _counts(confusion)
     return _mean_over_tp(fp, tp, tp + fn + fp)
 
@@ -187,6 +216,12 @@ def alpha_sweep(
 
     Raises:
         ValueError: no alpha, a negative one, no image, or iterables of different lengths.
+
+    Examples:
+        >>> import numpy as np
+        >>> cam, mask = np.array([[[0.1], [0.6]]]), np.array([[0, 1]])
+        >>> alpha_sweep([cam], [np.array([1])], [mask], alphas=[0.05, 0.3]).miou
+        [0.25, 1.0]
     """
     if len(alphas) == 0 or min(alphas) < 0:
         raise ValueError(f"alpha_sweep: expected thresholds >= 0, got {list(alphas)}")

@@ -54,6 +54,11 @@ def transition(
 
     Returns:
         The transition; its columns sum to 1.
+
+    Examples:
+        >>> import jax.numpy as jnp
+        >>> transition(jnp.zeros((3, 4, 8)), radius=2).column_sums.shape
+        (3, 4)
     """
     affinity = pair_affinity(features[None].astype(jnp.float32), radius, border="full")[0]
     return _from_affinity(affinity.reshape(-1, *features.shape[:2]), radius, beta, border, size)
@@ -119,6 +124,13 @@ def random_walk(
 
     Raises:
         ValueError: unknown method, negative steps, or scores on another grid than the transition.
+
+    Examples:
+        >>> import jax.numpy as jnp
+        >>> features = jnp.array([0.0, 0.0, 9.0, 9.0]).reshape(1, 4, 1)  # two regions
+        >>> scores = jnp.array([1.0, 0.0, 0.5, 0.0]).reshape(1, 4, 1)
+        >>> print(random_walk(scores, transition(features, radius=2), steps=16).ravel().round(2))
+        [0.5  0.5  0.25 0.25]
     """
     h, w, k = scores.shape
     if method not in ("auto", "stencil", "chebyshev", "dense"):

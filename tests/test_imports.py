@@ -20,15 +20,16 @@ config
 arrays
 artifacts
 datasets
-models
 equivariance
 cam
 losses
 ser
+seam
 crf
 affinity
 random_walk
 metrics
+models
 training.optim
 checkpoint
 pretrained
@@ -79,7 +80,8 @@ def imported_by(statement: str) -> set[str]:
 
 def test_a_loss_brings_in_neither_network_nor_data_libraries():
     loaded = imported_by(
-        "import ssenet_jax.losses, ssenet_jax.ser, ssenet_jax.cam, ssenet_jax.random_walk, ssenet_jax.metrics"
+        "import ssenet_jax.losses, ssenet_jax.ser, ssenet_jax.seam, ssenet_jax.cam, ssenet_jax.random_walk, "
+        "ssenet_jax.metrics"
     )
     assert "jax" in loaded
     assert not loaded & set(HEAVY)

@@ -14,16 +14,16 @@ from ssenet_jax.equivariance import resize_to
 from ssenet_jax.models import (
     AFFINITY_STRIDE,
     BACKBONES,
+    NETWORKS,
     AffinityNet,
     Backbone,
     CamNet,
-    DeepLab,
     default_frozen,
     output_size,
 )
 from ssenet_jax.models.depthwise import _library, depthwise_conv
 from ssenet_jax.models.heads import _enlarge
-from ssenet_jax.models.layers import Norm, pointwise, relu6
+from ssenet_jax.models.layers import Conv, DepthwiseConv, Norm, pointwise, relu6
 from ssenet_jax.pretrained import shapes_of
 from ssenet_jax.training.optim import check_patterns, flatten
 
@@ -38,6 +38,7 @@ PARAMETER_COUNTS = {
     ("cam", "efficientnet_lite0"): 3_396_608,
     ("affinity", "efficientnet_lite0"): 3_670_528,
     ("segmenter", "efficientnet_lite0"): 5_120_533,
+    ("seam", "resnet38"): 105_376_576,
     ("cam", "efficientnet_lite1"): 4_161_280,
     ("affinity", "efficientnet_lite1"): 4_435_200,
     ("segmenter", "efficientnet_lite1"): 5_885_205,
@@ -45,7 +46,6 @@ PARAMETER_COUNTS = {
     ("affinity", "efficientnet_lite2"): 5_120_320,
     ("segmenter", "efficientnet_lite2"): 6_708_053,
 }
-MODELS = {"cam": CamNet, "affinity": AffinityNet, "segmenter": DeepLab}
 
 
 def variables_of(model, images=IMAGES):
@@ -70,7 +70,7 @@ def narrow_lite():
 
 @pytest.mark.parametrize(("head", "backbone"), PARAMETER_COUNTS)
 def test_parameter_counts(head, backbone):
-    model = MODELS[head](backbone=backbone)
+    model = NETWORKS[head](backbone=backbone)
     shapes = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 64, 64, 3)))
     assert sum(leaf.size for leaf in jax.tree.leaves(shapes["params"])) == PARAMETER_COUNTS[head, backbone]
 
@@ -87,7 +87,7 @@ def test_parameter_counts(head, backbone):
     ],
 )
 def test_padded_batch_equals_each_image_alone(head, settings, stride):
-    model = MODELS[head](**settings, width=NARROW)
+    model = NETWORKS[head](**settings, width=NARROW)
     variables = variables_of(model)
     rng = np.random.default_rng(1)
     images = [rng.standard_normal((1, *size, 3), dtype=np.float32) for size in VALID]
@@ -207,6 +207,44 @@ def test_bfloat16_keeps_float32_parameters_and_output(narrow_lite):
     assert np.abs(cam - expected).max() < 6e-2 * np.abs(expected).max()
 
 
+BFLOAT16_LAYERS = {
+    "bias": (partial(Conv, 3, 1, use_bias=True), ()),
+    "bias of a 3x3": (partial(Conv, 3, use_bias=True), ()),
+    "strided": (partial(Conv, 3, 1, 2), ()),
+    "depthwise": (partial(DepthwiseConv, 3), ()),
+    "norm": (partial(Norm, "batch"), (True,)),
+}
+
+
+@pytest.mark.parametrize("name", BFLOAT16_LAYERS)
+def test_gradients_in_bfloat16_are_sums_in_float32(name):
+    """Over 4,096 cells a sum in bfloat16 stops growing at a few hundred; one rounding of a whole sum is 0.4 %."""
+    build, arguments = BFLOAT16_LAYERS[name]
+
+    # numbers that bfloat16 holds, so that only the sums differ
+    def draw(seed):
+        return jnp.abs(jax.random.normal(jax.random.key(seed), (4, 32, 32, 3), jnp.bfloat16)).astype(jnp.float32)
+
+    def gradients(dtype):
+        layer = build(dtype=dtype)
+        variables = jax.tree.map(
+            lambda v: v.astype(jnp.bfloat16).astype(v.dtype), layer.init(jax.random.key(0), draw(1))
+        )
+
+        def total(params, x, cotangent):
+            inputs = {**variables, "params": params}
+            y, _ = layer.apply(inputs, x, *arguments, mutable=["batch_stats"])
+            return jnp.sum(y.astype(jnp.float32) * cotangent[:, : y.shape[1], : y.shape[2]])
+
+        return jax.jit(jax.grad(total, argnums=(0, 1)))(variables["params"], draw(1), draw(2))
+
+    def compare(half, full):
+        assert half.dtype == jnp.float32
+        np.testing.assert_allclose(half, full, atol=8e-3 * np.abs(full).max())
+
+    jax.tree.map(compare, gradients(jnp.bfloat16), gradients(jnp.float32))
+
+
 def squared_cam(model, batch_stats, images, params):
     """A loss in training mode, and the new statistics."""
     settings = {"train": True, "rngs": {"dropout": jax.random.key(1)}, "mutable": ["batch_stats"]}
@@ -289,17 +327,18 @@ def test_a_backbone_from_outside_is_one_row(monkeypatch):
     row = Backbone(Mosaic, {8: (8, 8, 8)}, (0.0,) * 3, (255.0,) * 3, frozen=("backbone/conv4/.*",))
     monkeypatch.setitem(BACKBONES, "mosaic", row)
     assert default_frozen("mosaic") == ("backbone/conv4/.*",)
-    for name, network in MODELS.items():
+    for name, network in NETWORKS.items():
         model = network(backbone="mosaic")
         variables = shapes_of(model)
-        assert jax.eval_shape(model.apply, variables, IMAGES)[0].shape[:3] == (1, 4, 4), name
+        outputs = jax.tree.leaves(jax.eval_shape(model.apply, variables, IMAGES)[0])
+        assert all(output.shape[:3] == (1, 4, 4) for output in outputs), name
         check_patterns(flatten(variables["params"]), default_frozen("mosaic"))
 
 
 def test_default_patterns_match_parameters_of_every_network():
     """Whoever adds a backbone sees here that its frozen patterns are those of its own paths."""
     for backbone in BACKBONES:
-        for network in MODELS.values():
+        for network in NETWORKS.values():
             shapes = shapes_of(network(backbone=backbone))
             groups = [pattern for pattern, *_ in paper_config().classifier.groups]
             check_patterns(flatten(shapes["params"]), [*default_frozen(backbone), *groups])

@@ -19,7 +19,11 @@ from ssenet_jax.training import hosts
 from ssenet_jax.training.loop import Preempted
 
 FINAL = {"evaluate": final.evaluate_all, "report": final.write_report}
-ORDER = (*TABLE, *FINAL)
+
+
+def order() -> tuple[str, ...]:
+    """Every stage, in the order of the data flow."""
+    return (*TABLE, *FINAL)
 
 
 def run_stages(config: ConfigDict, workdir: Path, names: tuple[str, ...] = ()) -> None:
@@ -28,15 +32,15 @@ def run_stages(config: ConfigDict, workdir: Path, names: tuple[str, ...] = ()) -
     Args:
         config: see ``config.paper_config``.
         workdir: made when absent; held by a lock while this runs.
-        names: of ``ORDER``; none stands for those that the config asks for, and the final ones.
+        names: of ``order()``; none stands for those that the config asks for, and the final ones.
 
     Raises:
         ValueError: an unknown stage, bad data, or results in the workdir that were made under other settings.
         OSError: the workdir cannot be written, or another run is using it.
     """
-    unknown = [name for name in names if name not in ORDER]
+    unknown = [name for name in names if name not in order()]
     if unknown:
-        raise ValueError(f"there is no stage {unknown[0]}; the stages are {', '.join(ORDER)}")
+        raise ValueError(f"there is no stage {unknown[0]}; the stages are {', '.join(order())}")
     wanted = set(names) or {*asked_for(config), *FINAL}
     with artifacts.locked(workdir, jax.process_index()):
         context = Context(config, workdir)
@@ -44,7 +48,7 @@ def run_stages(config: ConfigDict, workdir: Path, names: tuple[str, ...] = ()) -
             artifacts.remove_partial(workdir)
             artifacts.write_text(workdir / "config.json", config.to_json(indent=1) + "\n")
         hosts.wait_for_all("begin")
-        for name in (name for name in ORDER if name in wanted):
+        for name in (name for name in order() if name in wanted):
             if name in FINAL:
                 FINAL[name](context)
             else:
