@@ -86,6 +86,9 @@ def paper_config(reference: str = "code") -> ConfigDict:
                 "quarter_turns": _any(1),  # of rot90
                 "matrix": _any(((0.9, 0.1, 0.0), (-0.1, 0.9, 0.0))),  # of affine
             },
+            "seam": {
+                "rate": 0.3,  # size of the second branch
+            },
             "cam": {
                 "scales": (0.5, 1.0, 1.5, 2.0),
                 "flip": True,

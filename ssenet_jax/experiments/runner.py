@@ -18,7 +18,7 @@ from ssenet_jax.experiments.store import Store, trainings
 from ssenet_jax.stages.context import Context
 from ssenet_jax.stages.table import asked_for
 
-NAMES = ("table1", "table2", "table3", "figure2", "figure4", "figure5", "figure6", "operators", "bound")
+NAMES = ("table1", "table2", "table3", "figure2", "figure4", "figure5", "figure6", "operators", "bound", "seam")
 LOOK_AGAIN = 10.0  # seconds before a result that another shard is making is looked at again
 
 

@@ -19,7 +19,7 @@ def infer_cams(context: Context, job: Job) -> None:
     """Multi-scale CAMs of every image whose labels are known."""
     config, (training,) = context.config, job.reads
     variables = load_variables(training.folder, training.stage)
-    model = context.network("classifier")
+    model = context.network(training.stage.removeprefix("train_"))
     cams = inference.cam_function(model, scales=config.cam.scales, flip=config.cam.flip)
 
     def prepare(records, canvas, rows):

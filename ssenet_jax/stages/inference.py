@@ -3,7 +3,7 @@
 import functools
 import itertools
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -12,8 +12,9 @@ from jaxtyping import Array, Float, Int
 from ssenet_jax.cam import fuse_scales
 from ssenet_jax.crf import jax_backend
 from ssenet_jax.equivariance import resize_valid
-from ssenet_jax.models import output_size
+from ssenet_jax.models import SeamNet, output_size
 from ssenet_jax.random_walk import random_walk, transition
+from ssenet_jax.seam import normalize_refined
 from ssenet_jax.stages.batching import Views
 
 
@@ -48,25 +49,43 @@ def cam_function(model: Any, *, scales: tuple[float, ...], flip: bool) -> Callab
         ``classes (n, m)`` names for each image; slots with ``present`` 0 are zero.
     """
 
+    refined, cells = isinstance(model, SeamNet), functools.partial(_cells, model)
+
     def fused(variables, batch, classes, present, canvas):
         def network(images, sizes):
-            cam = raw_cam(model, variables, images, sizes)
+            cam = class_maps(model, variables, images, sizes).cam
             repeats = images.shape[0] // classes.shape[0]
             wanted = jnp.tile(classes, (repeats, 1))[:, None, None]
             cam = jnp.take_along_axis(cam, wanted, axis=3)
-            # the authors' network enlarges the map to its own input before the relu
-            return jax.nn.relu(resize_valid(cam, _cells(model, sizes), sizes, images.shape[1:3]))
+            # the authors' network enlarges the map to its own input before the relu; SEAM's gives that of the cells
+            return cam if refined else jax.nn.relu(resize_valid(cam, cells(sizes), sizes, images.shape[1:3]))
 
-        cams = _multi_scale(network, batch, canvas, lambda sizes: sizes, flip)
-        return fuse_scales((cams * present[:, None, None])[None])
+        cams = _multi_scale(network, batch, canvas, cells if refined else lambda sizes: sizes, flip)
+        cams = cams * present[:, None, None]
+        if refined:
+            return normalize_refined(cams, _inside(cams, batch.original)) * present[:, None, None]
+        return fuse_scales(cams[None])
 
     return jax.jit(fused, static_argnames="canvas")
 
 
-def raw_cam(model: Any, variables: Mapping, images: Array, sizes: Array | None = None) -> Array:
-    """The classifier's maps of the foreground classes at feature resolution, float32."""
-    cam, _ = model.apply(variables, images, sizes=sizes)
-    return cam.astype(jnp.float32)
+class ClassMaps(NamedTuple):
+    """What a classifier says of the foreground classes, float32.
+
+    Attributes:
+        cam: (n, h, w, c) at feature resolution; SEAM's refined maps where it has them.
+        scores: (n, c) of the classes in the image, the mean of the maps that are trained to tell them.
+    """
+
+    cam: Array
+    scores: Array
+
+
+def class_maps(model: Any, variables: Mapping, images: Array, sizes: Array | None = None) -> ClassMaps:
+    """Applies a classifier; `sizes` as for `CamNet`."""
+    output, _ = model.apply(variables, images, sizes=sizes)
+    raw, cam = (maps[..., 1:] for maps in output) if isinstance(model, SeamNet) else (output, output)
+    return ClassMaps(cam.astype(jnp.float32), jnp.mean(raw.astype(jnp.float32), axis=(1, 2)))
 
 
 def _cells(model: Any, sizes: Array) -> Array:
@@ -161,9 +180,14 @@ def _argmax(scores: Array) -> Array:
 
 
 def _zero_outside(x: Array, sizes: Array) -> Array:
+    return jnp.where(_inside(x, sizes)[..., None], x, 0)
+
+
+def _inside(x: Array, sizes: Array) -> Array:
+    """(n, h, w) which pixels of padded arrays are valid."""
     inside_rows = jnp.arange(x.shape[1])[None] < sizes[:, :1]
     inside_columns = jnp.arange(x.shape[2])[None] < sizes[:, 1:]
-    return jnp.where((inside_rows[:, :, None] & inside_columns[:, None, :])[..., None], x, 0)
+    return inside_rows[:, :, None] & inside_columns[:, None, :]
 
 
 def _pool(x: Array, stride: int) -> Array:

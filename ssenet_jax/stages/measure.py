@@ -38,7 +38,7 @@ def measure_cams(context: Context, job: Job) -> None:
     """Measures the sample of held-out images; what lies in a file is what an image adds to the figures."""
     config, (training,) = context.config, job.reads
     variables = load_variables(training.folder, training.stage)
-    model = context.network("classifier")
+    model = context.network(training.stage.removeprefix("train_"))
     sources = context.measured_images()
     records = {r["id"]: r for split, todo in job.todo.items() for r in _with_split(sources[split], split, todo)}
     if not records:
@@ -93,31 +93,32 @@ def error_function(model: Any) -> Callable:
 
     def measure(variables, images, labels):
         def f(x):
-            return inference.raw_cam(model, variables, x)
+            return inference.class_maps(model, variables, x)
 
         transformed = [operator(images) for operator in OPERATORS.values()]
-        raw, *others = _together(f, [images, *transformed])
-        own = equivariance.resize_to(raw, images.shape[1:3])
+        (cam, scores), *others = _together(f, [images, *transformed])
+        own = equivariance.resize_to(cam, images.shape[1:3])
         inside = jnp.ones_like(images[:1, :, :, :1])
         errors = []
-        for operator, cam, image in zip(OPERATORS.values(), others, transformed, strict=True):
+        for operator, (other, _), image in zip(OPERATORS.values(), others, transformed, strict=True):
             where = operator(inside) > 0.999
-            other = equivariance.resize_to(cam, image.shape[1:3])
+            other = equivariance.resize_to(other, image.shape[1:3])
             pair = [normalize_cam(jnp.where(where, maps, 0.0), labels) for maps in (other, operator(own))]
             gap = jnp.sum(jnp.abs(pair[0] - pair[1]), axis=(1, 2, 3))
-            errors.append(gap / (jnp.sum(where) * jnp.maximum(labels.sum(-1), 1)))
-        return Crops(jnp.stack(errors, axis=1), jnp.mean(raw, axis=(1, 2)))
+            errors.append(gap / (jnp.sum(where, dtype=jnp.float32) * jnp.maximum(labels.sum(-1), 1)))
+        return Crops(jnp.stack(errors, axis=1), scores)
 
     return jax.jit(measure)
 
 
-def _together(f: Callable, batches: Sequence[jax.Array]) -> list[jax.Array]:
+def _together(f: Callable, batches: Sequence[jax.Array]) -> list[inference.ClassMaps]:
     """f of each batch, those of one shape in one call."""
-    found: dict[int, jax.Array] = {}
+    found: dict[int, inference.ClassMaps] = {}
     for shape in dict.fromkeys(batch.shape for batch in batches):
         alike = [index for index, batch in enumerate(batches) if batch.shape == shape]
-        results = jnp.split(f(jnp.concatenate([batches[index] for index in alike])), len(alike))
-        found.update(zip(alike, results, strict=True))
+        results = f(jnp.concatenate([batches[index] for index in alike]))
+        parts = zip(*(jnp.split(result, len(alike)) for result in results), strict=True)
+        found.update({index: inference.ClassMaps(*part) for index, part in zip(alike, parts, strict=True)})
     return [found[index] for index in range(len(batches))]
 
 

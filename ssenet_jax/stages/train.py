@@ -5,7 +5,6 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 from ml_collections import ConfigDict
@@ -18,7 +17,7 @@ from ssenet_jax.metrics import mean_average_precision
 from ssenet_jax.report import pictures
 from ssenet_jax.stages.batching import bucket_of, class_slots, views
 from ssenet_jax.stages.context import Context, Job
-from ssenet_jax.stages.inference import cam_function, raw_cam
+from ssenet_jax.stages.inference import cam_function, class_maps
 from ssenet_jax.training import recipes
 from ssenet_jax.training.loop import Records, fit
 
@@ -47,7 +46,7 @@ def _train_classifier(context: Context, job: Job, training: str) -> None:
     only_here = {name: settings[name] for name in ("crop", "long_edge", "brightness_shift")}
     transform = augment.classifier_transform(**only_here, **_looks(context, settings))
     examples = Examples(context.train_source, transform)
-    looks = {"picture_fn": _cam_pictures(context), "validate_fn": _validation(context, training)}
+    looks = {"picture_fn": _cam_pictures(context, training), "validate_fn": _validation(context, training)}
     _fit(context, job, training, "weights", examples, **looks)
 
 
@@ -161,7 +160,7 @@ def _validation(context: Context, training: str) -> Callable[[dict], dict[str, f
         return None
     model, rows = context.network(training), max(1, context.config.inference.batch_size)
     crop, facts = context.config.classifier.crop, (context.backbone.mean, context.backbone.std)
-    scores_of = jax.jit(lambda variables, images: jnp.mean(raw_cam(model, variables, images), axis=(1, 2)))
+    scores_of = jax.jit(lambda variables, images: class_maps(model, variables, images).scores)
 
     def validate(variables: dict) -> dict[str, float]:
         labels, scores = [], []
@@ -177,10 +176,10 @@ def _validation(context: Context, training: str) -> Callable[[dict], dict[str, f
     return validate
 
 
-def _cam_pictures(context: Context) -> Callable[[dict], dict[str, np.ndarray]]:
+def _cam_pictures(context: Context, training: str) -> Callable[[dict], dict[str, np.ndarray]]:
     """Pictures of the single-scale CAMs of the first training images, by image id."""
     config, source = context.config, context.train_source
-    function = cam_function(context.network("classifier"), scales=(1.0,), flip=False)
+    function = cam_function(context.network(training), scales=(1.0,), flip=False)
     records = [source[index] for index in range(min(PICTURES, len(source)))]
 
     def picture(variables: dict, record: dict) -> np.ndarray:
