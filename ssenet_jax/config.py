@@ -26,6 +26,7 @@ RUNTIME_KEYS = (
     r"crf\.workers",
     r".*\.(checkpoint_every|keep|log_every|picture_every)",
     r"report\..*",
+    r"measure\.validation_images",
 )
 
 
@@ -85,9 +86,16 @@ def paper_config(reference: str = "code") -> ConfigDict:
                 "quarter_turns": _any(1),  # of rot90
                 "matrix": _any(((0.9, 0.1, 0.0), (-0.1, 0.9, 0.0))),  # of affine
             },
+            "seam": {
+                "rate": 0.3,  # size of the second branch
+            },
             "cam": {
                 "scales": (0.5, 1.0, 1.5, 2.0),
                 "flip": True,
+            },
+            "measure": {
+                "images": 100,  # held-out images, evenly over their list, that CAMs are measured on; 0: none
+                "validation_images": 64,  # those whose classification is logged while the classifier trains
             },
             "crf": {
                 "backend": "auto",

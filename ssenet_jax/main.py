@@ -25,9 +25,10 @@ class Command(NamedTuple):
 
 COMMANDS = {
     "run": Command("run", "run the stages of a config", heeds_signals=True),
-    "run": Command("run", "run the stages of a config"),
     "review": Command("review", "a page on which to accept or correct the masks of a run"),
     "predict": Command("predict", "segment photos with a trained network"),
+    "tune": Command("tune", "find the settings that make the best labels of what a run left"),
+    "experiment": Command("experiment", "the paper's tables and figures, over several seeds"),
     "verify-data": Command("verify", "read every file of a data set"),
     "plan": Command("plan", "what a training takes on chips that are not here"),
     "import-weights": Command("weights", "turn a weight file into a checkpoint"),

@@ -135,6 +135,28 @@ def undefined_classes(confusion: Num[np.ndarray, "k k"]) -> tuple[int, ...]:
     return tuple(int(i) for i in np.flatnonzero((tp == 0) & (fn + fp > 0)) if i > 0)
 
 
+def average_precision(labels: Num[np.ndarray, "n c"], scores: Float[np.ndarray, "n c"]) -> Float[np.ndarray, " c"]:
+    """Average precision of each class over images: the area under its precision over recall, as steps.
+
+    Args:
+        labels: 1 for present, 0 for absent.
+        scores: higher is more likely present; of equal scores the absent ones come first.
+
+    Returns:
+        In [0, 1]; nan for a class that no image has.
+    """
+    order = np.lexsort((labels, -scores), axis=0)
+    found = np.take_along_axis(np.asarray(labels, np.float64), order, axis=0)
+    precision = np.cumsum(found, axis=0) / np.arange(1, len(found) + 1)[:, None]
+    return _ratio((precision * found).sum(axis=0), found.sum(axis=0))
+
+
+def mean_average_precision(labels: Num[np.ndarray, "n c"], scores: Float[np.ndarray, "n c"]) -> float:
+    """The mean of `average_precision` over the classes that occur; nan when none does."""
+    values = average_precision(labels, scores)
+    return _mean(values[~np.isnan(values)])
+
+
 class AlphaSweep(NamedTuple):
     """One value per alpha, in the order asked; `confusions` is (number of alphas, k, k)."""
 

@@ -38,7 +38,7 @@ def transition(
     features: Float[Array, "h w f"],
     *,
     radius: int = 5,
-    beta: int | float = 8.0,
+    beta: int | float | Float[Array, ""] = 8.0,
     border: str = "full",
     size: Int[Array, " 2"] | None = None,
 ) -> Transition:
@@ -47,7 +47,7 @@ def transition(
     Args:
         features: of AffinityNet, for one image.
         radius: pairs lie closer than this, in cells.
-        beta: exponent of the affinities.
+        beta: exponent of the affinities; may be traced.
         border: "full" takes all pairs; "reference" leaves out those that the authors' code leaves out.
         size: valid height and width (may be traced) of features padded at the bottom and right; cells outside take no
             part. None: all of it.
@@ -64,7 +64,9 @@ def transition(
     return _from_affinity(affinity.reshape(-1, *features.shape[:2]), radius, beta, border, size)
 
 
-def _from_affinity(affinity: Array, radius: int, beta: int | float, border: str, size: Array | None) -> Transition:
+def _from_affinity(
+    affinity: Array, radius: int, beta: int | float | Array, border: str, size: Array | None
+) -> Transition:
     d, h, w = affinity.shape
     weights = jnp.where(inside_pairs(h, w, radius, border), affinity**beta, 0.0)
     valid = jnp.ones((h, w), bool)

@@ -5,6 +5,7 @@ import os
 import shutil
 import tempfile
 import tracemalloc
+from pathlib import Path
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
@@ -79,3 +80,12 @@ def scored_run(tmp_path):
         artifacts.write_cam(workdir / f"walks/{name}.npz", artifacts.Cam(np.stack(scores, -1), np.array(classes)))
     artifacts.write_text(workdir / "config.json", config.to_json())
     return config, workdir
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory):
+    """The workdir of a whole run on tiny scenes."""
+    from ssenet_jax.main import main
+
+    workdir = tmp_path_factory.mktemp("tiny")
+    config = Path(__file__).parents[1] / "configs" / "scenes.py"
+    assert main(["run", f"--config={config}:tiny", f"--workdir={workdir}"]) == 0
+    return workdir

@@ -62,6 +62,9 @@ stages.table
 stages.doubt
 stages.final
 stages.runner
+stages.label_search
+experiments.experiment
+experiments
 commands.configs
 commands.chips
 commands.plan
@@ -73,6 +76,8 @@ commands.review.album
 commands.review.ledger
 commands.review.server
 commands.review
+commands.tune
+commands.experiment
 main
 __main__
 """.split()

@@ -65,16 +65,9 @@ def write(
     if not sources:
         raise ValueError("a report needs at least one source: got an empty `sources`")
     class_names = tuple(next(iter(sources.values())).class_names)
-    metrics = _read_metrics(workdir / "metrics", tuple(sources), stages)
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("ssenet_jax.report", "."),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters.update(percent=_percent, points=_points, over=_over)
-    html = environment.get_template("report.html.j2").render(
+    found = _read_metrics(workdir / "metrics", tuple(sources), stages)
+    metrics, measures = ([entry for entry in found if ("miou" in entry) == scored] for scored in (True, False))
+    html = template("report.html.j2").render(
         title=title,
         config_text=config_text,
         headline=_headline(metrics),
@@ -82,6 +75,8 @@ def write(
         metrics=metrics,
         class_rows=_class_rows(metrics, ("background", *class_names)),
         sweeps=_sweep_charts(metrics),
+        measures=measures,
+        validation=_validation_chart(workdir / "logs", stages),
         losses=_loss_charts(workdir / "logs", stages),
         colors=_colors(class_names),
         masks=_masks(class_names, doubts),
@@ -91,6 +86,19 @@ def write(
     path = workdir / "report.html"
     artifacts.write_text(path, html)
     return path
+
+
+def template(name: str) -> jinja2.Template:
+    """A page template of this folder."""
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("ssenet_jax.report", "."),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters.update(percent=_percent, points=_points, over=_over)
+    return environment.get_template(name)
 
 
 def _colors(class_names: Sequence[str]) -> dict[str, str]:
@@ -131,9 +139,11 @@ def _read_metrics(folder: Path, splits: Sequence[str], stages: Sequence[Shown]) 
     metrics = sorted(metrics, key=order)
     first: dict[str, dict[str, Any]] = {}
     for entry in metrics:
-        start = first.setdefault(entry["split"], entry)
         entry["place"] = places.get(entry["stage"], len(places))
         entry["title"] = titles.get(entry["stage"], entry["stage"])
+        if "miou" not in entry:
+            continue
+        start = first.setdefault(entry["split"], entry)
         compared = start is not entry and None not in (entry["miou"], start["miou"])
         entry["gain"] = entry["miou"] - start["miou"] if compared else None
         entry["over"] = start["title"]
@@ -180,11 +190,24 @@ def _loss_charts(folder: Path, stages: Sequence[Shown]) -> list[Chart]:
         path = folder / f"{name}.jsonl"
         entries = _read_log(path) if path.exists() else []
         names = dict.fromkeys(name for entry in entries for name in entry if name == "loss" or name.startswith("loss_"))
-        series = {
-            loss: ([e["step"] for e in entries if loss in e], [e[loss] for e in entries if loss in e]) for loss in names
-        }
+        series = {name: _over_steps(entries, name) for name in names}
         charts.append(line_chart(series, title=title, x_label="step", y_label="loss", log_y=True))
     return [chart for chart in charts if chart]
+
+
+def _validation_chart(folder: Path, stages: Sequence[Shown]) -> list[Chart]:
+    """The mean average precision of each classifier on held-out images over its steps."""
+    logs = {title: folder / f"{name}.jsonl" for name, title, _ in stages}
+    series = {
+        title: _over_steps(_read_log(path), "val_mean_ap", 100) for title, path in logs.items() if path.exists()
+    }
+    chart = line_chart(series, title="Classification", x_label="step", y_label="mean average precision, %")
+    return [chart] if chart else []
+
+
+def _over_steps(entries: Sequence[Mapping[str, Any]], name: str, factor: float = 1) -> tuple[list[int], list[float]]:
+    have = [entry for entry in entries if name in entry]
+    return [entry["step"] for entry in have], [factor * entry[name] for entry in have]
 
 
 def _read_log(path: Path) -> list[dict[str, Any]]:
@@ -195,7 +218,7 @@ def _read_log(path: Path) -> list[dict[str, Any]]:
             entry = json.loads(line)
         except json.JSONDecodeError:
             continue  # a run that was killed leaves a part of a line
-        entries[entry["step"]] = entry
+        entries.setdefault(entry["step"], {}).update(entry)
     return [entries[step] for step in sorted(entries)]
 
 

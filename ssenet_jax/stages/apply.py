@@ -1,6 +1,6 @@
 """The stages that apply a trained network to every image."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -20,7 +20,7 @@ def infer_cams(context: Context, job: Job) -> None:
     """Multi-scale CAMs of every image whose labels are known."""
     config, (training,) = context.config, job.reads
     variables = load_variables(training.folder, training.stage)
-    model = context.network("classifier")
+    model = context.network(training.stage.removeprefix("train_"))
     cams = inference.cam_function(model, scales=config.cam.scales, flip=config.cam.flip)
 
     def prepare(records, canvas, rows):
@@ -106,11 +106,17 @@ def records(context: Context, job: Job) -> Iterator[dict]:
     """The records still to do, each with its "split", with a progress line a split."""
     for split, todo in job.todo.items():
         source = context.sources[split]
-        with Progress(f"{job.title}, {split}", len(todo)) as progress:
-            for index in todo:
-                hosts.leave_if_told(job.title, context.workdir)
-                yield {**source[index], "split": split}
-                progress.advance(1)
+        for index in counted(f"{job.title}, {split}", todo, len(todo)):
+            hosts.leave_if_told(job.title, context.workdir)
+            yield {**source[index], "split": split}
+
+
+def counted(title: str, items: Iterable[Any], total: int) -> Iterator[Any]:
+    """The items, with a progress line."""
+    with Progress(title, total) as progress:
+        for item in items:
+            yield item
+            progress.advance(1)
 
 
 def run_network(

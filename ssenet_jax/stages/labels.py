@@ -25,7 +25,8 @@ def refine_seeds(context: Context, job: Job) -> None:
     def with_cam(record):
         return {**record, "cam": read_cam(cams.file(record["id"], record["split"]))}
 
-    _refine(context, job, map(with_cam, apply.records(context, job)), backgrounds, seeds.write_seeds)
+    todo = map(with_cam, apply.records(context, job))
+    refine_records(context, job.writes, todo, backgrounds, seeds.write_seeds)
 
 
 def label(context: Context, job: Job) -> None:
@@ -54,7 +55,7 @@ def label(context: Context, job: Job) -> None:
 
     if settings.crf:
         todo = map(with_scores, apply.records(context, job))
-        return _refine(context, job, todo, (background,), seeds.write_labels)
+        return refine_records(context, job.writes, todo, (background,), seeds.write_labels)
 
     def labels_of(place, record):
         cam = with_scores(record)["cam"]
@@ -145,24 +146,32 @@ def _in_threads(write: Callable, records: Iterable[dict]) -> None:
             future.result()
 
 
-def _refine(
-    context: Context, job: Job, records: Iterator[dict], backgrounds: Sequence[Background], write: Callable
+def refine_records(
+    context: Context, writes: Place, records: Iterator[dict], backgrounds: Sequence[Background], write: Callable
 ) -> None:
-    """Runs the CRF on records with a "cam", and writes its marginals."""
+    """Runs the CRF on records with a "cam" against each background.
+
+    Args:
+        context: its config's section crf settles the CRF.
+        writes: the file of each record.
+        records: with "cam", "id", "image", "size" and "split".
+        backgrounds: see `Background`.
+        write: of `seeds`, takes a path, the marginals of every background, the classes and the record's size.
+    """
     crf, options = context.config.crf, apply.crf_options(context.config)
     if pick_backend(crf.backend) == "jax":
-        return _refine_on_device(context, job, records, backgrounds, write)
+        return _refine_on_device(context, writes, records, backgrounds, write)
     options["backend"] = "pydensecrf"  # by name, so that a worker process does not look for an accelerator
     wanted = ("image", "cam", "size")
     calls = (
-        (write, job.writes.file(r["id"], r["split"]), {name: r[name] for name in wanted}, tuple(backgrounds), options)
+        (write, writes.file(r["id"], r["split"]), {name: r[name] for name in wanted}, tuple(backgrounds), options)
         for r in records
     )
     seeds.in_processes(seeds.refine_to_file, calls, crf.workers)
 
 
 def _refine_on_device(
-    context: Context, job: Job, records: Iterator[dict], backgrounds: Sequence[Background], write: Callable
+    context: Context, writes: Place, records: Iterator[dict], backgrounds: Sequence[Background], write: Callable
 ) -> None:
     options = apply.crf_options(context.config)
 
@@ -181,6 +190,6 @@ def _refine_on_device(
         height, width = record["image"].shape[:2]
         classes = record["cam"].classes
         marginals = np.moveaxis(marginals[:height, :width, :, : len(classes) + 1], 2, 0)
-        write(job.writes.file(record["id"], record["split"]), marginals, classes, record["size"])
+        write(writes.file(record["id"], record["split"]), marginals, classes, record["size"])
 
     apply.run_network(context.config, records, prepare, refine, {}, finish)

@@ -67,8 +67,8 @@ def _run_stage(name: str, context: Context) -> None:
         _make(name, context, todo)
     hosts.wait_for_all(f"end of {name}")
     if context.is_writer and not (complete and not left):
+        final.evaluate(context, name)  # before it counts as complete, so that what is complete has its figures
         _write_manifest(name, context, complete=True)
-        final.evaluate(context, name)
 
 
 def _todo(name: str, context: Context) -> dict[str, list[int]]:

@@ -116,6 +116,11 @@ def write_labels(path: Path, marginals: Sequence[np.ndarray], classes: np.ndarra
     write_mask(path, resize_mask(Cam(scores, classes).labels_of(scores.argmax(-1)), size))
 
 
+def write_label_stack(path: Path, marginals: Sequence[np.ndarray], classes: np.ndarray, size: tuple[int, int]) -> None:
+    """Writes the label maps of several marginals of one image, (b, h, w) uint8 at the marginals' own size."""
+    write_arrays(path, labels=np.stack([Cam(maps, classes).labels_of(maps.argmax(-1)) for maps in marginals]))
+
+
 def refine_to_file(write: Callable, path: Path, record: Mapping, backgrounds: tuple, options: Mapping) -> None:
     """Refines a record's "cam" on its "image" and writes the marginals by `write_seeds` or `write_labels`."""
     scores, classes = record["cam"]

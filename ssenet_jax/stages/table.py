@@ -8,7 +8,7 @@ from ml_collections import ConfigDict
 
 from ssenet_jax.artifacts import read_cam, read_mask
 from ssenet_jax.report import pictures
-from ssenet_jax.stages import apply, labels, train
+from ssenet_jax.stages import apply, labels, measure, train
 from ssenet_jax.stages.context import Context, Job, Place, Sources
 from ssenet_jax.stages.score import Score, score_cams, score_masks, score_seeds, score_walks
 from ssenet_jax.training import recipes
@@ -86,6 +86,14 @@ TABLE = {
         "CAM", apply.infer_cams, ("train_classifier",), ("cam",), "cams/{id}.npz",
         Context.training_and_scored_images, score_cams, _cam_picture,
     ),
+    "measure_baseline_cams": Stage(
+        "Baseline CAM, measures", measure.measure_cams, ("train_baseline",), ("cam", "measure"),
+        "baseline/measures/{id}.npz", Context.measured_images, measure.score_measures,
+    ),
+    "measure_cams": Stage(
+        "CAM, measures", measure.measure_cams, ("train_classifier",), ("cam", "measure"), "measures/{id}.npz",
+        Context.measured_images, measure.score_measures,
+    ),
     "refine_seeds": Stage(
         "CRF seeds", labels.refine_seeds, ("infer_cams",), ("crf",), "seeds/{id}.npz",
         Context.training_images, score_seeds,
@@ -113,9 +121,6 @@ TABLE = {
 }  # fmt: skip
 
 
-_BASELINE = "infer_baseline_cams"
-
-
 def needs_of(name: str, config: ConfigDict) -> tuple[str, ...]:
     """The stages whose results a stage reads, under a config."""
     needs = TABLE[name].needs
@@ -131,11 +136,15 @@ def asked_for(config: ConfigDict) -> tuple[str, ...]:
     unknown = [name for name in config.stages if name not in TABLE]
     if unknown:
         raise ValueError(f"config.stages names {unknown[0]!r}; the stages are {', '.join(TABLE)}")
-    names = list(config.stages) or [list(TABLE)[-1]]
-    return _with_needs([*names, _BASELINE] if config.baseline else names, config)
+    measured = config.measure.images > 0
+    names = list(config.stages) or [list(TABLE)[-1], *(["measure_cams"] if measured else [])]
+    if config.baseline:
+        names += ["infer_baseline_cams", *(["measure_baseline_cams"] if measured else [])]
+    return with_needs(names, config)
 
 
-def _with_needs(names: Iterable[str], config: ConfigDict) -> tuple[str, ...]:
+def with_needs(names: Iterable[str], config: ConfigDict) -> tuple[str, ...]:
+    """Stages and all that they read, in the order of the data flow."""
     wanted, waiting = set(), list(names)
     while waiting:
         name = waiting.pop()
