@@ -118,9 +118,11 @@ def is_valid(lattice: Lattice) -> Array:
 
 def over_batch(function: Callable, *arrays):
     """One image after the other on a CPU, whose caches hold one; all together elsewhere."""
-    if jax.default_backend() == "cpu":
+
+    def one_by_one(*arrays):
         return jax.lax.map(lambda row: function(*row), arrays)
-    return jax.vmap(function)(*arrays)
+
+    return jax.lax.platform_dependent(*arrays, cpu=one_by_one, default=jax.vmap(function))
 
 
 def _elevation(d: int) -> np.ndarray:

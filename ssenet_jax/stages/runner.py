@@ -3,7 +3,7 @@
 import contextlib
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import jax
@@ -13,7 +13,7 @@ from ssenet_jax import artifacts
 from ssenet_jax.stages import final
 from ssenet_jax.stages.context import Context, Job
 from ssenet_jax.stages.table import TABLE, needs_of, place_of, with_needs
-from ssenet_jax.training import hosts
+from ssenet_jax.training import hosts, recipes
 from ssenet_jax.training.loop import Preempted
 
 FINAL = {"evaluate": final.evaluate_all, "report": final.write_report}
@@ -38,6 +38,7 @@ def run_stages(config: ConfigDict, workdir: Path, names: tuple[str, ...] = ()) -
     wanted = set(names) or {*with_needs(config.stages, config), *FINAL}
     with artifacts.locked(workdir, jax.process_index()):
         context = Context(config, workdir)
+        _check_batches(context, wanted)
         if context.is_writer:
             artifacts.remove_partial(workdir)
             artifacts.write_text(workdir / "config.json", config.to_json(indent=1) + "\n")
@@ -49,6 +50,19 @@ def run_stages(config: ConfigDict, workdir: Path, names: tuple[str, ...] = ()) -
                 with _stopped_by_sigterm(name, workdir):
                     _run_stage(name, context)
             hosts.wait_for_all(f"after {name}")
+
+
+def _check_batches(context: Context, names: Iterable[str]) -> None:
+    """Raises one ValueError for every training whose batch the processes of the run cannot share."""
+    problems = []
+    for training in dict.fromkeys(TABLE[name].training for name in ORDER if name in names and name in TABLE):
+        try:
+            if training:
+                context.mesh_of(training)
+        except ValueError as error:
+            problems.append(f"{recipes.TRAININGS[training].section}: {error}")
+    if problems:
+        raise ValueError("; ".join(dict.fromkeys(problems)))
 
 
 def _run_stage(name: str, context: Context) -> None:

@@ -131,7 +131,9 @@ def _fit(
         process_index=jax.process_index(),
         process_count=jax.process_count(),
     )
-    stage = job.writes.stage
+    stage, mesh = job.writes.stage, context.mesh_of(training)
+    if mesh.size < context.mesh.size:
+        context.say(f"{stage}: a batch of {recipe.batch_size} on {mesh.size} of {context.mesh.size} devices")
     records = Records(
         checkpoints=job.writes.folder,
         log=context.log(stage),
@@ -143,7 +145,7 @@ def _fit(
         _start(context, job, model, init),
         batches.iterate(dataset, 0),
         records,
-        mesh=context.mesh,
+        mesh=mesh,
         name=stage,
         shard_params=context.config.mesh.shard_params,
         picture_fn=picture_fn,
