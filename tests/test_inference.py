@@ -8,7 +8,7 @@ import pytest
 from ssenet_jax.datasets.augment import normalize, resize_image
 from ssenet_jax.equivariance import resize_to
 from ssenet_jax.models import BACKBONES, CamNet
-from ssenet_jax.stages import inference
+from ssenet_jax.stages import batching, inference
 
 SIZES = ((40, 61), (64, 33), (49, 64))
 
@@ -42,10 +42,10 @@ def cam_alone(net, image, label, scales):
 
 def test_a_padded_batch_gives_the_cams_of_its_images_alone(net, images):
     scales, labels = (0.5, 1.0), np.array([[1, 0, 1], [0, 1, 0], [1, 1, 1]], np.float32)
-    batch = inference.views(images, (64, 64), scales, "efficientnet_lite0", 4)
-    classes, present = inference.class_slots(labels, 4)
+    photos = batching.padded_images(images, (64, 64), 4)
+    classes, present = batching.class_slots(labels, 4)
     function = inference.cam_function(net[0], scales=scales, flip=True)
-    cams = np.asarray(function(net[1], batch, classes, present, canvas=(64, 64)))
+    cams = np.asarray(function(net[1], photos, classes, present))
     for row, (image, label) in enumerate(zip(images, labels, strict=True)):
         wanted = cam_alone(net, image, label, scales)[..., np.flatnonzero(label)]
         found = cams[row, : image.shape[0], : image.shape[1]]
@@ -64,15 +64,15 @@ def test_mirroring_the_valid_columns_twice_changes_nothing_and_keeps_the_padding
 def test_records_are_grouped_by_bucket_and_none_is_lost():
     heights = (10, 40, 12, 64, 33, 9)
     records = [{"id": i, "image": np.zeros((height, 20, 3), np.uint8)} for i, height in enumerate(heights)]
-    groups = list(inference.by_bucket(records, 2, 32))
-    assert all(inference.bucket_of(*r["image"].shape[:2], 32) == canvas for canvas, group in groups for r in group)
+    groups = list(batching.by_bucket(records, 2, 32))
+    assert all(batching.bucket_of(*r["image"].shape[:2], 32) == canvas for canvas, group in groups for r in group)
     assert sorted(r["id"] for _, group in groups for r in group) == list(range(6))
     assert max(len(group) for _, group in groups) == 2
 
 
 def test_an_image_with_more_classes_than_slots_gets_them_all():
     many = np.ones(20, np.float32)
-    classes, present = inference.class_slots([many, np.eye(20, dtype=np.float32)[7]], 2)
+    classes, present = batching.class_slots([many, np.eye(20, dtype=np.float32)[7]], 2)
     assert classes[0].tolist() == list(range(20)) and present[0].sum() == 20
     assert classes[1, 0] == 7 and present[1].tolist() == [1] + [0] * 19
 
@@ -85,17 +85,17 @@ def test_run_finishes_every_record_with_its_own_row_and_passes_errors_on():
         values = [r["image"][0, 0, 0] for r in group]
         return (np.array(values + [0] * (rows - len(values)), np.int32),)
 
-    def function(variables, values, canvas):
+    def function(variables, values):
         return values * variables
 
     def finish(record, row):
         seen[record["id"]] = int(row)
 
-    inference.run(iter(records), prepare, function, jnp.int32(2), finish, batch_size=3, bucket=8)
+    batching.run(iter(records), prepare, function, jnp.int32(2), finish, batch_size=3, bucket=8)
     assert seen == {i: 2 * i for i in range(19)}
 
     def fail(record, row):
         raise OSError("disk full")
 
     with pytest.raises(OSError, match="disk full"):
-        inference.run(iter(records), prepare, function, jnp.int32(2), fail, batch_size=3, bucket=8)
+        batching.run(iter(records), prepare, function, jnp.int32(2), fail, batch_size=3, bucket=8)

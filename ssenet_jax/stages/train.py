@@ -13,7 +13,7 @@ from ssenet_jax.artifacts import read_mask, read_seeds
 from ssenet_jax.checkpoint import load_variables
 from ssenet_jax.datasets import Source, augment, batches
 from ssenet_jax.report import pictures
-from ssenet_jax.stages.batching import bucket_of, class_slots, views
+from ssenet_jax.stages.batching import bucket_of, class_slots, padded_images
 from ssenet_jax.stages.context import Context, Job
 from ssenet_jax.stages.inference import cam_function
 from ssenet_jax.training import recipes
@@ -161,8 +161,8 @@ def _cam_pictures(context: Context) -> Callable[[dict], dict[str, np.ndarray]]:
     def picture(variables: dict, record: dict) -> np.ndarray:
         height, width = record["image"].shape[:2]
         canvas = bucket_of(height, width, config.inference.bucket)
-        batch = views([record["image"]], canvas, (1.0,), config.model.backbone, 1)
-        cam = function(variables, batch, *class_slots([record["labels"]], 1), canvas=canvas)
+        photos = padded_images([record["image"]], canvas, 1)
+        cam = function(variables, photos, *class_slots([record["labels"]], 1))
         return pictures.cam_picture(record["image"], np.asarray(cam[0, :height, :width]))
 
     return lambda variables: {f"cam/{record['id']}": picture(variables, record) for record in records}
