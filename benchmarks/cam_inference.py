@@ -17,7 +17,7 @@ from timing import photos, report
 from ssenet_jax.datasets.augment import normalize, resize_image
 from ssenet_jax.equivariance import resize_to
 from ssenet_jax.models import BACKBONES, CamNet
-from ssenet_jax.stages import inference
+from ssenet_jax.stages import batching, inference
 
 SCALES, PRESENT = (0.5, 1.0, 1.5, 2.0), (2, 7, 14)
 
@@ -28,15 +28,15 @@ def bucketed(model, variables, images, *, batch_size: int, bucket: int):
 
     def prepare(records, canvas, rows):
         labels = [np.isin(np.arange(20), PRESENT)] * len(records)
-        views = inference.views([r["image"] for r in records], canvas, SCALES, model.backbone, rows)
-        return views, *inference.class_slots(labels, rows)
+        views = batching.views([r["image"] for r in records], canvas, SCALES, model.backbone, rows)
+        return views, *batching.class_slots(labels, rows)
 
     def finish(record, cam):
         height, width = record["image"].shape[:2]
         found[record["index"]] = cam[:height, :width, : len(PRESENT)]
 
     records = ({"image": image, "index": index} for index, image in enumerate(images))
-    inference.run(records, prepare, cams, variables, finish, batch_size=batch_size, bucket=bucket)
+    batching.run(records, prepare, cams, variables, finish, batch_size=batch_size, bucket=bucket)
     return [found[index] for index in range(len(images))], cams._cache_size()
 
 

@@ -2,8 +2,8 @@
 
     python benchmarks/device_counts.py [--training=affinity]
 
-`voc12_ssenet.py` unedited but for a narrow width and small crops; the devices are those of a CPU that pretends. A row is
-the largest difference of a loss from that on one device; wanted: at most 1e-6 of it.
+`voc12_ssenet.py` unedited but for a narrow width and small crops; the devices are a CPU's, forced. A row has the
+largest difference of a loss from that on one device, relative where the loss is above 1; wanted: at most 1e-6.
 """
 
 import argparse
@@ -68,7 +68,7 @@ def main():
         for count, (used, metrics) in found.items():
             apart = max(abs(metrics[name] - value) / max(abs(value), 1) for name, value in alone.items())
             rows.append({"training": training, "devices": count, "used": used, "largest difference": f"{apart:.1e}"})
-    report("device_counts", rows, f"ResNet-38 of width 1/32, {CROP} x {CROP}, float32, relative where a loss is above 1.")
+    report("device_counts", rows, f"ResNet-38 of width 1/32, {CROP} x {CROP}, float32.")
 
 
 if __name__ == "__main__":

@@ -21,9 +21,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from PIL import Image
 
 from ssenet_jax.models import BACKBONES, CamNet
-from ssenet_jax.models.efficientnet_lite import EfficientNetLite0
 from ssenet_jax.pretrained import from_torch, read_weights
-from ssenet_jax.pretrained.load import lite0_path
 
 # indices of ImageNet-1k that a VOC class covers
 IMAGENET_OF_VOC = {
@@ -72,11 +70,11 @@ def center_crop(path: Path) -> np.ndarray:
 
 def classifier():
     """images uint8 (n,224,224,3) -> scores of the 1,000 ImageNet classes."""
-    weights = read_weights(lite0_path())
+    weights = read_weights("efficientnet_lite0")
     variables = flatten_dict(from_torch(weights, CamNet(backbone="efficientnet_lite0"), allow_missing=("fc8",)))
     backbone = unflatten_dict({(path[0], *path[2:]): leaf for path, leaf in variables.items() if path[1] == "backbone"})
     facts = BACKBONES["efficientnet_lite0"]
-    network = EfficientNetLite0(output_stride=32)
+    network = facts.build(output_stride=32)
 
     @jax.jit
     def scores(images):

@@ -11,7 +11,7 @@ from ssenet_jax.config import paper_config
 def get_config(size="full"):
     config = paper_config()
     config.title = "SSENet on scenes"
-    config.stages = ("infer_baseline_cams", "segment")
+    config.baseline = True
     config.data.name = "scenes"
     config.data.eval_split = "test"
 

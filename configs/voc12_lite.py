@@ -16,7 +16,7 @@ def get_config(branch="ssenet"):
     config.title = (
         "SSENet on VOC 2012, EfficientNet-Lite0" if branch == "ssenet" else "Baseline on VOC 2012, EfficientNet-Lite0"
     )
-    config.stages = ("infer_baseline_cams", "segment") if branch == "ssenet" else ("segment",)
+    config.baseline = branch == "ssenet"
     config.model.backbone = "efficientnet_lite0"
     config.init.weights = "efficientnet_lite0"
 

@@ -104,7 +104,7 @@ class Cam(NamedTuple):
 
 
 def write_cam(path: Path, cam: Cam) -> None:
-    """Writes a CAM or walk with its scores as float16, not packed: that would save a quarter and take most of the time."""
+    """Writes a CAM or walk with its scores as float16; packing would save a quarter and take most of the time."""
     write_arrays(path, packed=False, cam=cam.maps.astype(np.float16), classes=cam.classes.astype(np.int32))
 
 

@@ -18,7 +18,7 @@ def resize_bicubic(
     sizes_out: Int[Array, "n 2"],
     canvas_out: tuple[int, int],
 ) -> Float[Array, "n h2 w2 3"]:
-    """Resizes the valid area of each image as Pillow's ``Image.resize(.., BICUBIC)``, which antialiases when it shrinks.
+    """Resizes the valid area of each image as Pillow's ``Image.resize(.., BICUBIC)``: antialiased when it shrinks.
 
     As Pillow does, the columns are resized first and rounded to whole grey levels, then the rows. Its weights have 22
     bits and these 24, so that a level differs by one only where it lies within rounding of the half between two.

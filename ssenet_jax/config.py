@@ -19,7 +19,7 @@ GROUPS = (
 
 # Keys that change how a run is carried out and not what it computes; a workdir may be continued under other values.
 RUNTIME_KEYS = (
-    r"title|stages|remat",
+    r"title|stages|baseline|remat",
     r"data\.(root|sbd_root|cache|on_error)",
     r"mesh\..*",
     r"inference\..*",
@@ -43,14 +43,15 @@ def paper_config(reference: str = "code") -> ConfigDict:
             "title": "SSENet on VOC 2012",
             "seed": 0,
             "reference": "code",
-            # what is run when --stages does not say: these, all that they read, then evaluate and report
-            "stages": ("segment",),
+            "stages": (),  # what is run, with all that it reads, when --stages does not say; (): up to the predictions
+            "baseline": False,  # beside it the classifier without a regulariser, for its CAMs
             "dtype": "float32",  # of the computation, "float32" or "bfloat16"; parameters are float32 either way
             "remat": False,  # in training keep only the blocks' inputs: less memory, about a third more time
             "data": _data(),
             "model": {
                 "backbone": "resnet38",  # or "efficientnet_lite0"
                 "width": 1.0,  # multiplies every channel count
+                "output_stride": 0,  # pixels a cell of the CAM spans; 0: the backbone's own; 8 for finer CAMs of Lite0
                 "norm": "frozen",  # "frozen": imported statistics; "batch": from scratch
                 "dropout": 1.0,  # factor on the published rates
                 "frozen": _any("default"),  # "default": what the backbone's file says; or regexes over parameter paths
@@ -103,6 +104,7 @@ def paper_config(reference: str = "code") -> ConfigDict:
             "affinity": {
                 **_training(epochs=8, batch_size=8, lr=0.01, momentum=5e-4),
                 "init": "weights",  # start from init.weights, or from the "classifier"
+                "stride": 8,  # pixels a cell of the walk spans; 4 where images are small
                 "radius": 5,
                 "border": "full",  # "reference" leaves out the border pairs that the authors' code leaves out
                 "brightness": 0.3,

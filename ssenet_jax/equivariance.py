@@ -14,12 +14,12 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, Shaped
 
-Matrices = tuple[np.ndarray, np.ndarray]
+Matrices = tuple[np.ndarray | Array, np.ndarray | Array]
 
 
 @dataclasses.dataclass(frozen=True)
 class Operator:
-    """A linear spatial operator: a callable (n, h, w, *) -> (n, h2, w2, *).
+    """A linear spatial operator: a callable (n, h, w, *) -> (n, h2, w2, *) of floating point; TypeError for others.
 
     Attributes:
         apply: the operator itself.
@@ -31,6 +31,7 @@ class Operator:
     matrices: Callable[[int, int], Matrices] | None = None
 
     def __call__(self, x: Array) -> Array:
+        _check_floating(x)
         return self.apply(x)
 
 
@@ -56,6 +57,7 @@ def linear_matrix(size: int, out: int, *, step: float | None = None) -> np.ndarr
 
 def apply_matrices(rows: np.ndarray | Array, cols: np.ndarray | Array, x: Shaped[Array, "n h w *m"]) -> Array:
     """Multiplies the rows of x by one matrix and its columns by another, in float32 precision on every device."""
+    _check_floating(x)
     rows, cols = jnp.asarray(rows, x.dtype), jnp.asarray(cols, x.dtype)
     highest = jax.lax.Precision.HIGHEST
 
@@ -82,10 +84,20 @@ def resize_to(x: Shaped[Array, "n h w *m"], size: tuple[int, int]) -> Array:
 
     Returns:
         (n, *size, *), dtype of x.
+
+    Raises:
+        TypeError: x is not floating point.
     """
+    _check_floating(x)
     if x.shape[1:3] == tuple(size):
         return x
     return apply_matrices(linear_matrix(x.shape[1], size[0]), linear_matrix(x.shape[2], size[1]), x)
+
+
+def _check_floating(x: Array) -> None:
+    # in the dtype of an image of bytes every weight below 1 is 0
+    if not jnp.issubdtype(x.dtype, jnp.inexact):
+        raise TypeError(f"got an array of {x.dtype}; convert it first: x.astype(jnp.float32)")
 
 
 def _valid_matrix(size_in: Array, size_out: Array, length_in: int, length_out: int) -> Array:
@@ -117,6 +129,7 @@ def resize_valid(
     Returns:
         The resized areas at the top left, zero elsewhere.
     """
+    _check_floating(x)
     rows = jax.vmap(lambda a, b: _valid_matrix(a, b, x.shape[1], canvas_out[0]))(sizes_in[:, 0], sizes_out[:, 0])
     cols = jax.vmap(lambda a, b: _valid_matrix(a, b, x.shape[2], canvas_out[1]))(sizes_in[:, 1], sizes_out[:, 1])
     highest = jax.lax.Precision.HIGHEST

@@ -196,17 +196,17 @@ def test_seeds_follow_their_image_and_name_class_background_or_neither():
     seen = set()
     for seed in range(12):
         example = augment.affinity_transform(32, **plain)(affinity_record(), generator(seed))
-        assert example["label"].shape == (4, 4) and example["label"].dtype == np.uint8
+        assert example["seeds"].shape == (4, 4) and example["label"].dtype == np.uint8
         blocks = example["image"][..., 0].reshape(4, 8, 4, 8).mean((1, 3))
         expected = np.where(blocks < 19.5, 5, np.where(blocks > 35.5, 0, 255))
         clear = (np.abs(blocks - 19.5) > 1) & (np.abs(blocks - 35.5) > 1)
-        np.testing.assert_array_equal(example["label"][clear], expected[clear])
-        seen |= set(example["label"].ravel().tolist())
+        np.testing.assert_array_equal(example["seeds"][clear], expected[clear])
+        seen |= set(example["seeds"].ravel().tolist())
     assert seen == {0, 5, 255}
 
 
 def test_seeds_say_nothing_outside_the_image_and_high_wins():
-    label = augment.affinity_transform(64, **PLAIN)(affinity_record(), generator(5))["label"]
+    label = augment.affinity_transform(64, **PLAIN)(affinity_record(), generator(5))["seeds"]
     assert (label == 255).sum() >= 64 - 48
     one, zero = np.ones((1, 1, 1)), np.zeros((1, 1, 1))
     foreground, background = np.concatenate([zero, one], -1), np.concatenate([one, zero], -1)

@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 
 from ssenet_jax.artifacts import flatten
+from ssenet_jax.commands.configs import load_config
 from ssenet_jax.config import RUNTIME_KEYS, paper_config
-from ssenet_jax.main import load_config
 from ssenet_jax.stages.context import Context
-from ssenet_jax.stages.table import FINAL, TABLE
-from ssenet_jax.training.recipes import parameter_groups
+from ssenet_jax.stages.table import TABLE, asked_for
+from ssenet_jax.training.recipes import TRAININGS, parameter_groups, section
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 VARIANTS = sorted(str(path) for path in CONFIGS.glob("*.py")) + [
@@ -25,11 +25,11 @@ VARIANTS = sorted(str(path) for path in CONFIGS.glob("*.py")) + [
 def test_a_config_has_every_key_and_every_name_in_it_resolves(path, tmp_path):
     config = load_config(path, [])
     assert flatten(config).keys() == flatten(paper_config()).keys()
-    assert set(config.stages) <= TABLE.keys() | FINAL.keys()
+    assert list(asked_for(config))[-1] == list(TABLE)[-1]
     context = Context(config, tmp_path)
     assert context.backbone.output_stride in (8, 16)
-    for training in ("classifier", "affinity", "segmenter"):
-        for pattern, _, _ in parameter_groups(config, config[training]):
+    for training in TRAININGS:
+        for pattern, _, _ in parameter_groups(config, section(config, training)):
             re.compile(pattern)
 
 
@@ -68,7 +68,7 @@ def test_overrides_change_values_of_any_type():
     [
         (["--config.ser.ratte=0.5"], "no key ser.ratte; the nearest is ser.rate"),
         (["--config.classifer.lr=0.5"], "the nearest is classifier.lr"),
-        (["--config.ser.rate=half"], "ser.rate"),
+        (["--config.ser.eta=half"], "ser.eta"),
         (["--config.ser.rate"], "has no value"),
         (["--rate=3"], "--rate=3 is not an option"),
     ],

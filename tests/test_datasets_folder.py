@@ -1,5 +1,7 @@
 """One's own photos: a folder and a CSV."""
 
+import os
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -60,14 +62,19 @@ def test_masks_are_optional(own):
         ("train", "train.csv", "image,labels\none.jpg, ;\n", r"train\.csv, row 2: no label for 'one\.jpg'"),
         ("train", "train.csv", "image,labels\none.jpg\n", r"train\.csv, row 2: no label for 'one\.jpg'"),
         ("train", "train.csv", "image,labels\n,oak\n", r"train\.csv, row 2: no image"),
-        ("train", "train.csv", "image,labels\none.jpg,oak\none.png,elm\n", r"row 3: the id 'one' .* in row 2"),
+        (
+            "train",
+            "train.csv",
+            "image,labels\none.jpg,oak\none.png,elm\n",
+            r"row 3: the id 'one' is also that of .*train\.csv, row 2",
+        ),
         ("train", "train.csv", "image,labels\none.jpg,oak\nnil.jpg,elm\n", r"row 3: the image .*nil\.jpg is missing"),
-        ("eval", "eval.csv", "image,labels\nheld.jpg,pine\n", r"eval\.csv, row 2: the class 'pine' is not in .*train"),
+        ("eval", "eval.csv", "image,labels\nheld.jpg,pine\n", r"eval\.csv, row 2: the class 'pine' is not one that"),
         (
             "eval",
             "eval.csv",
             "image,labels\none.jpg,oak\n",
-            r"eval\.csv, row 2: the id 'one' is also in row 2 of .*train",
+            r"eval\.csv, row 2: the id 'one' is also that of .*train\.csv, row 2",
         ),
     ],
 )
@@ -89,7 +96,6 @@ def test_a_csv_that_is_not_text_is_an_error(own):
 @pytest.mark.parametrize(
     "key, value, message",
     [
-        ("csv", "", r"config\.data\.folder\.csv is empty"),
         ("csv", "nil.csv", r"cannot read .*nil\.csv \(No such file"),
         ("images", "nil", r"config\.data\.folder\.images: .*nil is not a folder"),
         ("masks", "nil", r"config\.data\.folder\.masks: .*nil is not a folder"),
@@ -117,3 +123,87 @@ def test_broken_files_are_left_out_when_asked(own):
         file.write("gone.jpg,oak\n")
     own.on_error = "skip"
     assert datasets.load(own, "train").ids == ["one"]
+
+
+def test_a_photo_with_none_of_the_classes_has_no_label(own):
+    with open(f"{own.root}/train.csv", "a") as file:
+        file.write("held.jpg,-\n")
+    own.folder.eval_csv = ""
+    source = datasets.load(own, "train")
+    assert source.class_names == ("birch", "elm", "oak") and source.ids[3] == "held"
+    np.testing.assert_array_equal(source[3]["labels"], [0, 0, 0])
+
+
+@pytest.fixture
+def sorted_photos(tmp_path):
+    """Photos in one folder a class, some of none and some of two classes, and no CSV."""
+    for name in ("cat/1.jpg", "dog/1.jpg", "dog/2.jpg", "-/1.jpg", "cat;dog/1.jpg", "dog/.DS_Store", "Thumbs.db"):
+        path = tmp_path / "images" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (30, 20)).save(path, "jpeg")
+    (tmp_path / "masks/dog").mkdir(parents=True)
+    Image.new("L", (30, 20), 2).save(tmp_path / "masks/dog/2.png")
+    data = paper_config().data
+    data.name, data.root, data.folder.csv, data.folder.masks = "folder", str(tmp_path), "", "masks"
+    return data
+
+
+def test_one_folder_a_class_needs_no_csv(sorted_photos):
+    source = datasets.load(sorted_photos, "train")
+    assert source.class_names == ("cat", "dog")
+    assert source.ids == ["-_1", "cat_1", "cat;dog_1", "dog_1", "dog_2"]
+    labels = [source[index]["labels"].tolist() for index in range(5)]
+    assert labels == [[0, 0], [1, 0], [1, 1], [0, 1], [0, 1]]
+    assert "mask" not in source[3] and (source[4]["mask"] == 2).all()
+
+
+def test_photos_of_class_folders_that_the_eval_list_names_are_held_out(sorted_photos):
+    with open(f"{sorted_photos.root}/eval.csv", "w") as file:
+        file.write("image,labels\ndog/2.jpg,dog\n")
+    sorted_photos.folder.eval_csv = "eval.csv"
+    assert datasets.load(sorted_photos, "train").ids == ["-_1", "cat_1", "cat;dog_1", "dog_1"]
+    assert datasets.load(sorted_photos, "eval").ids == ["dog_2"]
+
+
+@pytest.mark.parametrize(
+    "name, message",
+    [
+        ("loose.jpg", r"images/loose\.jpg lies in no class's folder"),
+        ("empty/", r"images/empty holds no photo"),
+        ("dog/more/1.jpg", r"images/dog/more is a folder"),
+        ("Dog/1.jpg", r"the label dog differs from Dog .* letter case"),
+        ("background/1.jpg", r"the label 'background' is the name of what no class covers"),
+        ("cat,dog/1.jpg", r"separate labels by ;"),
+        ("cat_1/1.jpg", None),
+        ("cat/1_1.jpg", None),
+        ("dog/1.png", r"dog/1\.png: the id 'dog_1' is also that of .*dog/1\.jpg"),
+        ("dog/film.mp4", r"dog/film\.mp4 is no photo \(\.jpg"),
+        ("dog/notes.txt", r"dog/notes\.txt is no photo"),
+        ("\x1b[31m/1.jpg", r"the label '\\x1b\[31m' holds"),
+        ("dog/\x1b.jpg", r"holds characters that cannot be printed"),
+    ],
+)
+def test_a_class_folder_that_cannot_be_meant_is_an_error(sorted_photos, name, message):
+    path = f"{sorted_photos.root}/images/{name}"
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    if not name.endswith("/"):
+        with open(path, "wb") as file:
+            file.write(name.encode())
+    if message is None:
+        assert len(datasets.load(sorted_photos, "train")) == 6
+        return
+    with pytest.raises(ValueError, match=message) as error:
+        datasets.load(sorted_photos, "train")
+    assert str(error.value).isprintable()
+
+
+def test_masks_among_the_class_folders_are_an_error(sorted_photos):
+    sorted_photos.folder.masks = "images/dog"
+    with pytest.raises(ValueError, match="where each folder is a class"):
+        datasets.load(sorted_photos, "train")
+
+
+def test_a_missing_csv_says_that_class_folders_need_none(own):
+    own.folder.csv = "nil.csv"
+    with pytest.raises(ValueError, match=r"nil\.csv .*or csv to '' for one folder a class"):
+        datasets.load(own, "train")

@@ -145,7 +145,7 @@ def block_cache(root, voc):
         (break_annotation, r"2007_a\.xml is not XML"),
         (name_unknown_class, r"2007_a\.xml names the class 'unicorn'; expected one of aeroplane"),
         (take_objects_away, r"2007_a\.xml has no object"),
-        (list_twice, r"train\.txt names 2007_a twice"),
+        (list_twice, r"train\.txt, line 2: the id '2007_a' is also that of .*line 1"),
         (empty_list, r"train\.txt is empty"),
         (lose_root, r"no VOC 2012 at /nowhere/VOCdevkit .*set config\.data\.root"),
         (block_cache, r"cannot write prepared records to .*set config\.data\.cache"),
@@ -162,9 +162,9 @@ def test_each_fault_is_one_line_that_names_the_file(voc, damage, message):
 @pytest.mark.parametrize(
     "split, sbd_root, message",
     [
-        ("test", "", r"cannot read the image list .*test\.txt"),
+        ("test", "", r"cannot read .*Segmentation/test\.txt"),
         ("train_aug", "", r"sbd_root is empty and split train_aug needs it"),
-        ("train_aug", "/nowhere", r"cannot read the image list /nowhere/dataset/train\.txt .*config\.data\.sbd_root"),
+        ("train_aug", "/nowhere", r"cannot read /nowhere/dataset/train\.txt .*config\.data\.sbd_root"),
         ("trainval", "", "voc12 has no split 'trainval'; it has train, val, train_aug, test"),
     ],
 )

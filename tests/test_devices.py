@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ssenet_jax.main import load_config
+from ssenet_jax.commands.configs import load_config
 from ssenet_jax.training import recipes
 from ssenet_jax.training.optim import flatten, merge
 from ssenet_jax.training.sharding import global_batch, make_mesh, place

@@ -145,3 +145,16 @@ def test_errors_say_what_to_do():
         eq.resize(0.5, sampling="corners")
     with pytest.raises(ValueError, match=r"\(2, 3\) matrix"):
         eq.affine([[1, 0], [0, 1]])
+
+
+@pytest.mark.parametrize("name", OPERATORS)
+@pytest.mark.parametrize("dtype", [jnp.uint8, jnp.int32, jnp.bool_])
+def test_an_operator_refuses_integers_rather_than_give_zeros(name, dtype):
+    with pytest.raises(TypeError, match=r"convert it first: x\.astype\(jnp\.float32\)"):
+        OPERATORS[name](jnp.ones((1, 12, 10, 3), dtype))
+
+
+def test_resizing_refuses_integers_whatever_the_size():
+    for size in ((6, 5), (12, 10)):
+        with pytest.raises(TypeError, match="convert it first"):
+            eq.resize_to(jnp.ones((1, 12, 10, 3), jnp.uint8), size)

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from ssenet_jax.checkpoint import load_variables
-from ssenet_jax.stages import apply as inference_stages
+from ssenet_jax.stages import runner
 from ssenet_jax.training import hosts
 from ssenet_jax.training.loop import Preempted
 from ssenet_jax.training.sharding import make_mesh
@@ -67,7 +67,7 @@ def work(folder):
     train_in(f"{folder}/handed_over")
     hosts.wait_for_all("trained")
     source = type("Source", (), {"ids": [f"{i}" for i in range(7)], "__len__": lambda self: 7})()
-    share = inference_stages.missing(source, lambda image_id: Path(folder) / f"{image_id}.done")
+    share = runner.missing(source, lambda image_id: Path(folder) / f"{image_id}.done")
     for index in share:
         (Path(folder) / f"{index}.done").touch()
     hosts.wait_for_all("shared")

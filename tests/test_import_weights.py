@@ -12,7 +12,8 @@ from ssenet_jax.checkpoint import Checkpoints
 from ssenet_jax.main import main
 from ssenet_jax.models import AffinityNet, CamNet, DeepLab
 from ssenet_jax.pretrained import convert, load_weights, shapes_of
-from ssenet_jax.pretrained.names import resnet38_torch_name
+from ssenet_jax.pretrained.load import packaged_weights
+from ssenet_jax.pretrained.names import torch_names
 
 NARROW = {
     "cam": functools.partial(CamNet, width=1 / 16),
@@ -20,6 +21,7 @@ NARROW = {
     "segmenter": functools.partial(DeepLab, width=1 / 16),
 }
 CLASSES = {"cam": {"num_classes": 3}, "affinity": {}, "segmenter": {"num_classes": 4}}
+torch_name = torch_names("resnet38")
 
 
 @pytest.fixture(autouse=True)
@@ -36,7 +38,7 @@ def drawn(model):
 
 def write_file(path, variables, without=()):
     """The variables as a file with the names and layouts of the authors' code."""
-    named = {resnet38_torch_name(path): leaf for path, leaf in flatten_dict(variables).items()}
+    named = {torch_name(path): leaf for path, leaf in flatten_dict(variables).items()}
     arrays = {name: np.transpose(leaf, (3, 2, 0, 1)) if leaf.ndim == 4 else leaf for name, leaf in named.items()}
     np.savez(path, **{name: array for name, array in arrays.items() if name.partition(".")[0] not in without})
     return path
@@ -62,15 +64,27 @@ def test_a_checkpoint_gives_what_its_file_gives(tmp_path, name):
     assert [path.name for path in out.parent.iterdir()] == [name]
 
 
-def test_the_packaged_weights(tmp_path, capsys):
+def test_the_packaged_weights_bring_their_backbone(tmp_path, capsys, monkeypatch):
+    monkeypatch.setitem(convert.NETWORKS, "cam", CamNet)
     out = tmp_path / "lite0"
-    assert import_weights("efficientnet_lite0", "--model=efficientnet_lite0", f"--out={out}") == 0
+    assert import_weights("efficientnet_lite0", "--model=cam", f"--out={out}") == 0
     assert "245 arrays" in capsys.readouterr().out
     model = CamNet(num_classes=3, backbone="efficientnet_lite0")
     start = jax.tree.map(lambda leaf: np.zeros(leaf.shape, np.float32), shapes_of(model))
     ours, direct = (load_weights(name, model, start, allow_missing=("fc8",)) for name in (out, "efficientnet_lite0"))
     assert_same(ours, direct)
     assert np.abs(ours["params"]["backbone"]["conv_stem"]["kernel"]).max() > 0
+
+
+def test_a_file_of_another_backbone(tmp_path, monkeypatch):
+    file = packaged_weights("efficientnet_lite0")
+    with pytest.raises(ValueError, match=r"of another network: they hold _blocks\.0.* backbone resnet38 has b2\."):
+        convert.import_weights(file, "cam", tmp_path / "resnet38", allow_missing=("fc8",))
+    with pytest.raises(ValueError, match="backbone is 'vgg16'; expected one of resnet38"):
+        convert.import_weights(file, "cam", tmp_path / "vgg16", backbone="vgg16")
+    monkeypatch.setitem(convert.NETWORKS, "cam", CamNet)
+    out = tmp_path / "lite0"
+    assert convert.import_weights(file, "cam", out, backbone="efficientnet_lite0", allow_missing=("fc8",)) == 245
 
 
 def test_a_new_head_is_missing_only_where_the_caller_says_so(tmp_path, capsys):
@@ -123,7 +137,7 @@ def test_a_full_disk_leaves_nothing(tmp_path, monkeypatch, capsys):
 
 def test_a_folder_is_never_written_over(tmp_path, capsys):
     (tmp_path / "mine").mkdir()
-    assert import_weights("efficientnet_lite0", "--model=efficientnet_lite0", f"--out={tmp_path / 'mine'}") == 2
+    assert import_weights("efficientnet_lite0", "--model=cam", f"--out={tmp_path / 'mine'}") == 2
     assert "mine exists already" in capsys.readouterr().err
 
 

@@ -2,15 +2,30 @@
 
 from functools import partial
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.test_util import check_grads
 
-from ssenet_jax.models import AFFINITY_STRIDE, BACKBONES, AffinityNet, CamNet, DeepLab, output_size
+from ssenet_jax.config import paper_config
+from ssenet_jax.equivariance import resize_to
+from ssenet_jax.models import (
+    AFFINITY_STRIDE,
+    BACKBONES,
+    AffinityNet,
+    Backbone,
+    CamNet,
+    DeepLab,
+    default_frozen,
+    output_size,
+)
 from ssenet_jax.models.depthwise import _library, depthwise_conv
+from ssenet_jax.models.heads import _enlarge
 from ssenet_jax.models.layers import Norm, pointwise, relu6
+from ssenet_jax.pretrained import shapes_of
+from ssenet_jax.training.optim import check_patterns, flatten
 
 NARROW = 1 / 16
 IMAGES = np.zeros((1, 32, 32, 3), np.float32)
@@ -23,6 +38,12 @@ PARAMETER_COUNTS = {
     ("cam", "efficientnet_lite0"): 3_396_608,
     ("affinity", "efficientnet_lite0"): 3_670_528,
     ("segmenter", "efficientnet_lite0"): 5_120_533,
+    ("cam", "efficientnet_lite1"): 4_161_280,
+    ("affinity", "efficientnet_lite1"): 4_435_200,
+    ("segmenter", "efficientnet_lite1"): 5_885_205,
+    ("cam", "efficientnet_lite2"): 4_836_672,
+    ("affinity", "efficientnet_lite2"): 5_120_320,
+    ("segmenter", "efficientnet_lite2"): 6_708_053,
 }
 MODELS = {"cam": CamNet, "affinity": AffinityNet, "segmenter": DeepLab}
 
@@ -55,11 +76,18 @@ def test_parameter_counts(head, backbone):
 
 
 @pytest.mark.parametrize(
-    ("head", "backbone"),
-    [("cam", "resnet38"), ("segmenter", "resnet38"), ("cam", "efficientnet_lite0"), ("affinity", "efficientnet_lite0")],
+    ("head", "settings", "stride"),
+    [
+        ("cam", {}, 8),
+        ("segmenter", {}, 8),
+        ("cam", {"backbone": "efficientnet_lite0"}, 16),
+        ("cam", {"backbone": "efficientnet_lite0", "output_stride": 8}, 8),
+        ("affinity", {"backbone": "efficientnet_lite0"}, AFFINITY_STRIDE),
+        ("affinity", {"backbone": "efficientnet_lite0", "stride": 4}, 4),
+    ],
 )
-def test_padded_batch_equals_each_image_alone(head, backbone):
-    model = MODELS[head](backbone=backbone, width=NARROW)
+def test_padded_batch_equals_each_image_alone(head, settings, stride):
+    model = MODELS[head](**settings, width=NARROW)
     variables = variables_of(model)
     rng = np.random.default_rng(1)
     images = [rng.standard_normal((1, *size, 3), dtype=np.float32) for size in VALID]
@@ -69,12 +97,11 @@ def test_padded_batch_equals_each_image_alone(head, backbone):
         batch[row, :height, :width] = images[row][0]
     apply = jax.jit(model.apply)
     padded, _ = apply(variables, batch, sizes=jnp.asarray(VALID))
-    stride = AFFINITY_STRIDE if head == "affinity" else BACKBONES[backbone].output_stride
     cells = -(-VALID // stride)
     if head != "affinity":
-        np.testing.assert_array_equal(output_size(VALID, backbone), cells)
+        np.testing.assert_array_equal(output_size(VALID, model.backbone, model.output_stride), cells)
     # a backbone whose padding does not depend on parity needs one image only
-    for row, (height, width) in enumerate(cells if (head, backbone) == ("cam", "efficientnet_lite0") else cells[:1]):
+    for row, (height, width) in enumerate(cells if (head, stride) == ("cam", 16) else cells[:1]):
         alone, _ = apply(variables, images[row])
         assert alone.shape[1:3] == (height, width)
         np.testing.assert_allclose(padded[row, :height, :width], alone[0], atol=2e-6 * np.abs(alone).max())
@@ -91,6 +118,32 @@ def test_taps_and_strides(narrow_lite):
     cam, taps = jax.eval_shape(resnet.apply, shapes, jnp.zeros((2, 70, 93, 3)))
     assert cam.shape == (2, 9, 12, 4)
     assert [taps[name].shape[1:] for name in ("conv4", "conv5", "conv6")] == [(9, 12, 32), (9, 12, 64), (9, 12, 256)]
+
+
+def test_a_finer_output_stride_adds_cells_between_the_coarse_ones(narrow_lite):
+    """A dilated convolution at every second cell is the convolution of every second cell: each stage, one by one."""
+    model, variables = narrow_lite
+    images = jax.random.normal(jax.random.key(8), (1, 64, 96, 3))
+    coarse, _ = jax.jit(model.apply)(variables, images)
+    fine, taps = jax.jit(model.clone(output_stride=8).apply)(variables, images)
+    assert fine.shape == (1, 8, 12, 4) and {tap.shape[1:3] for tap in taps.values()} == {(8, 12)}
+    # SAME starts one pixel in when it halves an even size
+    np.testing.assert_allclose(fine[:, 1::2, 1::2], coarse, atol=2e-6 * np.abs(coarse).max())
+
+
+def test_an_output_stride_that_a_backbone_has_not():
+    with pytest.raises(ValueError, match="output_stride is 4; this backbone can be had with 16 or 8"):
+        shapes_of(CamNet(backbone="efficientnet_lite0", output_stride=4))
+    with pytest.raises(ValueError, match="stride is 16; it has to divide conv4's, 8"):
+        shapes_of(AffinityNet(backbone="efficientnet_lite0", stride=16))
+
+
+@pytest.mark.parametrize("factor", [2, 4])
+def test_taps_are_enlarged_as_images_are(factor):
+    x = jax.random.normal(jax.random.key(9), (1, 5, 3, 2))
+    shape = (5 * factor - 1, 3 * factor)
+    expected = resize_to(x, (5 * factor, 3 * factor))[:, : shape[0], : shape[1]]
+    np.testing.assert_allclose(_enlarge(x, factor, None, shape), expected, atol=1e-6)
 
 
 def norm_case(mode):
@@ -161,7 +214,7 @@ def squared_cam(model, batch_stats, images, params):
     return jnp.mean(cam**2), updated["batch_stats"]
 
 
-@pytest.mark.parametrize("backbone", BACKBONES)
+@pytest.mark.parametrize("backbone", ["resnet38", "efficientnet_lite0"])
 def test_remat_keeps_less_for_the_gradient(backbone):
     kept = []
     for remat in (False, True):
@@ -212,6 +265,44 @@ def test_written_gradients_equal_numerical_ones():
     check_grads(relu6, (x,), order=1, modes=["rev"], eps=1e-3, atol=1e-2, rtol=1e-2)
     kernel = jax.random.normal(jax.random.key(7), (4, 2))
     check_grads(pointwise, (x, kernel), order=1, modes=["rev"], atol=1e-2, rtol=1e-2)
+
+
+class Mosaic(nn.Module):
+    """A backbone as one from outside: the mean over squares of eight pixels, and a layer a tap."""
+
+    width: float
+    norm: str
+    dtype: jnp.dtype
+    dropout: float
+    remat: bool
+    output_stride: int
+
+    @nn.compact
+    def __call__(self, images, train=False, sizes=None):
+        n, h, w, c = images.shape
+        x = jnp.mean(images.reshape(n, h // 8, 8, w // 8, 8, c), (2, 4))
+        taps = {name: nn.Dense(4, name=name)(x) for name in ("conv4", "conv5", "conv6")}
+        return taps["conv6"], taps
+
+
+def test_a_backbone_from_outside_is_one_row(monkeypatch):
+    row = Backbone(Mosaic, {8: (8, 8, 8)}, (0.0,) * 3, (255.0,) * 3, frozen=("backbone/conv4/.*",))
+    monkeypatch.setitem(BACKBONES, "mosaic", row)
+    assert default_frozen("mosaic") == ("backbone/conv4/.*",)
+    for name, network in MODELS.items():
+        model = network(backbone="mosaic")
+        variables = shapes_of(model)
+        assert jax.eval_shape(model.apply, variables, IMAGES)[0].shape[:3] == (1, 4, 4), name
+        check_patterns(flatten(variables["params"]), default_frozen("mosaic"))
+
+
+def test_default_patterns_match_parameters_of_every_network():
+    """Whoever adds a backbone sees here that its frozen patterns are those of its own paths."""
+    for backbone in BACKBONES:
+        for network in MODELS.values():
+            shapes = shapes_of(network(backbone=backbone))
+            groups = [pattern for pattern, *_ in paper_config().classifier.groups]
+            check_patterns(flatten(shapes["params"]), [*default_frozen(backbone), *groups])
 
 
 def test_wrong_settings_are_named():

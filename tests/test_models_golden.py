@@ -20,13 +20,14 @@ from ssenet_jax.config import paper_config
 from ssenet_jax.equivariance import resize_to
 from ssenet_jax.models import BACKBONES, AffinityNet, CamNet
 from ssenet_jax.pretrained import from_torch
-from ssenet_jax.pretrained.names import resnet38_torch_name
+from ssenet_jax.pretrained.names import torch_names
 from ssenet_jax.stages import batching, inference
-from ssenet_jax.training import objectives, optim
+from ssenet_jax.training import optim, recipes
 from ssenet_jax.training.sharding import make_mesh
 from ssenet_jax.training.step import Recipe, create_state, make_step
 
 GOLDEN = Path(__file__).parent / "golden"
+torch_name = torch_names("resnet38")
 SER_GROUPS = (
     (r"backbone/(conv1a|b2|b2_1|b2_2)/.*", 0.0, 0.0),
     (r".*/(scale|bias)", 0.0, 0.0),
@@ -52,7 +53,7 @@ def draw(name, path, shape):
 
 def drawn_state_dict(model):
     shapes = flatten_dict(jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 32, 32, 3))))
-    names = {path: resnet38_torch_name(path) for path in shapes}
+    names = {path: torch_name(path) for path in shapes}
     oihw = {
         path: tuple(np.transpose(np.empty(leaf.shape, "?"), (3, 2, 0, 1)).shape) if leaf.ndim == 4 else leaf.shape
         for path, leaf in shapes.items()
@@ -127,9 +128,8 @@ def test_three_training_steps_agree_with_the_authors(cam_net):
     """With the training step and the loss that a run uses; dropout off, as in the stored steps."""
     _, variables = cam_net
     theirs = golden("ser")
-    published = paper_config().ser.to_dict()
     recipe = Recipe(
-        loss_fn=objectives.classifier(CamNet(dropout=0.0), total_steps=10, **published),
+        loss_fn=recipes.REGULARISERS["ser"].loss(paper_config(), CamNet(dropout=0.0), 10),
         groups=SER_GROUPS,
         steps=10,
         batch_size=2,
@@ -174,7 +174,7 @@ def check_what_moved(state, variables, theirs):
 
 def by_torch_name(kernels):
     return {
-        resnet38_torch_name(("params", *path.split("/"))): np.ascontiguousarray(np.transpose(kernel, (3, 2, 0, 1)))
+        torch_name(("params", *path.split("/"))): np.ascontiguousarray(np.transpose(kernel, (3, 2, 0, 1)))
         for path, kernel in kernels.items()
     }
 

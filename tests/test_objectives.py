@@ -8,10 +8,10 @@ from flax import linen as nn
 
 from ssenet_jax.affinity import affinity_labels, pair_affinity
 from ssenet_jax.losses import affinity_loss, multilabel_soft_margin_loss
-from ssenet_jax.training import objectives
+from ssenet_jax.training import objectives, operators
 from ssenet_jax.training.sharding import make_mesh, over_batch, replicated
 
-SER = {"rate": 0.5, "eta_warmup": 0.0, "normalize": "max", "classes": "present", "cam_size": "image", "p": 2}
+SER = {"normalize": "max", "classes": "present", "cam_size": "image", "p": 2}
 KEY = jax.random.key(0)
 
 
@@ -34,7 +34,7 @@ def batch():
     return {
         "image": rng.standard_normal((8, 16, 16, 3), dtype=np.float32),
         "labels": (rng.random((8, 3)) < 0.5).astype(np.float32),
-        "label": rng.choice(np.array([0, 1, 2, 255], np.uint8), (8, 4, 4)),
+        "seeds": rng.choice(np.array([0, 1, 2, 255], np.uint8), (8, 4, 4)),
         "mask": rng.choice(np.array([0, 1, 2, 255], np.uint8), (8, 16, 16)),
     }
 
@@ -48,8 +48,14 @@ def evaluate(loss_fn, variables, batch, step=0):
     return jax.jit(loss_fn)(variables["params"], variables["batch_stats"], batch, KEY, jnp.int32(step))
 
 
-def test_without_eta_there_is_one_branch(variables, batch):
-    loss, (_, metrics) = evaluate(objectives.classifier(Net(3), total_steps=10, eta=0.0, **SER), variables, batch)
+def ser(net, eta=1.0, warmup=0.0, names=("resize",), draw="one", **arguments):
+    """The loss with the regulariser over ten steps; half the size unless `arguments` say otherwise."""
+    forms = operators.choices(names, draw, {"rate": 0.5, **arguments})
+    return objectives.scale_equivariance(net, forms, objectives.eta_schedule(eta, 10, warmup), SER)
+
+
+def test_without_a_regulariser_there_is_one_branch(variables, batch):
+    loss, (_, metrics) = evaluate(objectives.classifier(Net(3)), variables, batch)
     (cam, _), _ = Net(3).apply(variables, batch["image"], train=True, mutable=["batch_stats"])
     expected = jnp.mean(multilabel_soft_margin_loss(cam.mean((1, 2)), jnp.asarray(batch["labels"])))
     np.testing.assert_allclose(loss, expected, rtol=1e-6)
@@ -57,7 +63,7 @@ def test_without_eta_there_is_one_branch(variables, batch):
 
 
 def test_eta_rises_over_its_warm_up(variables, batch):
-    loss_fn = objectives.classifier(Net(3), total_steps=10, eta=3.0, **{**SER, "eta_warmup": 0.4})
+    loss_fn = ser(Net(3), eta=3.0, warmup=0.4)
     weights = []
     for step in (0, 2, 4, 9):
         loss, (_, metrics) = evaluate(loss_fn, variables, batch, step)
@@ -70,8 +76,7 @@ def test_eta_rises_over_its_warm_up(variables, batch):
 
 def test_running_statistics_are_those_of_the_images_a_network_is_used_on(variables, batch):
     expected = Net(3).apply(variables, batch["image"], train=True, mutable=["batch_stats"])[1]["batch_stats"]
-    for eta in (0.0, 1.0):
-        loss_fn = objectives.classifier(Net(3), total_steps=10, eta=eta, **SER)
+    for loss_fn in (objectives.classifier(Net(3)), ser(Net(3))):
         statistics = evaluate(loss_fn, variables, batch)[1][0]
         np.testing.assert_allclose(statistics["norm"]["mean"], expected["norm"]["mean"], rtol=1e-4, atol=1e-6)
 
@@ -79,7 +84,7 @@ def test_running_statistics_are_those_of_the_images_a_network_is_used_on(variabl
 def test_affinity_takes_the_pairs_of_the_seeds(variables, batch):
     loss, (_, metrics) = evaluate(objectives.affinity(Net(3), radius=3), variables, batch)
     (features, _), _ = Net(3).apply(variables, batch["image"], train=True, mutable=["batch_stats"])
-    pairs = [affinity_labels(label, 3, border="full") for label in batch["label"]]
+    pairs = [affinity_labels(label, 3, border="full") for label in batch["seeds"]]
     stacked = (jnp.asarray(np.stack(kind)) for kind in zip(*pairs, strict=True))
     expected = affinity_loss(pair_affinity(features, 3, border="full"), *stacked)
     np.testing.assert_allclose(loss, expected["loss"], rtol=1e-5)
@@ -95,8 +100,53 @@ def test_segmenter_ignores_255_and_scores_at_the_size_of_the_crop(variables, bat
     np.testing.assert_allclose(loss, -np.asarray(chosen)[valid].mean(), rtol=1e-5)
 
 
+def regularisers(loss_fn, variables, batch, steps=8):
+    """The regulariser's value with each of a few keys, rounded."""
+    run = jax.jit(loss_fn)
+    keys = jax.random.split(KEY, steps)
+    calls = (run(variables["params"], variables["batch_stats"], batch, key, jnp.int32(0)) for key in keys)
+    return [round(float(metrics["loss_ser"]), 7) for _, (_, metrics) in calls]
+
+
+def test_a_range_is_drawn_anew_each_step_and_a_number_is_not(variables, batch):
+    assert len(set(regularisers(ser(Net(3), names=("rotate",), degrees=30.0), variables, batch))) == 1
+    assert len(set(regularisers(ser(Net(3), names=("rotate",), degrees=(-30.0, 30.0)), variables, batch))) == 8
+    assert len(set(regularisers(ser(Net(3), names=("translate",), shift=(-0.3, 0.3)), variables, batch))) == 8
+
+
+def test_a_range_of_rates_is_compiled_for_four(variables, batch):
+    assert len(operators.choices(("resize",), "one", {"rate": (0.4, 0.7)})) == operators.RATES
+    drawn = regularisers(ser(Net(3), rate=(0.25, 1.0)), variables, batch, steps=24)
+    each = {regularisers(ser(Net(3), rate=rate), variables, batch, steps=1)[0] for rate in (0.25, 0.5, 0.75, 1.0)}
+    assert set(drawn) == each
+
+
+def test_of_several_operators_one_is_drawn_or_all_follow_each_other(variables, batch):
+    one = set(regularisers(ser(Net(3), names=("resize", "hflip")), variables, batch, steps=16))
+    alone = {regularisers(ser(Net(3), names=(name,)), variables, batch, steps=1)[0] for name in ("resize", "hflip")}
+    assert one == alone
+    both = regularisers(ser(Net(3), names=("resize", "hflip"), draw="all"), variables, batch)
+    assert len(set(both)) == 1 and not set(both) & alone
+
+
+@pytest.mark.parametrize(
+    ("names", "draw", "message"),
+    [
+        (("shrink",), "one", "names 'shrink'; it must name functions of ssenet_jax.equivariance"),
+        (("Operator",), "one", "must name functions"),
+        (("affine",), "one", "argument matrix_2x3 has no key ser.matrix"),
+        (("resize",), "each", "ser.draw is 'each'"),
+        ((), "one", "regulariser='none'"),
+        (("rotate",), "one", "ser.degrees is 'half'; it must be a number, or a range"),
+    ],
+)
+def test_an_operator_that_cannot_be_drawn_is_an_error(names, draw, message):
+    with pytest.raises(ValueError, match=message):
+        operators.choices(names, draw, {"rate": 0.5, "degrees": "half"})
+
+
 OBJECTIVES = {
-    "classifier": lambda net: objectives.classifier(net, total_steps=10, eta=1.0, **SER),
+    "classifier": ser,
     "affinity": lambda net: objectives.affinity(net, radius=3),
     "segmenter": lambda net: objectives.segmenter(net),
 }
@@ -105,8 +155,8 @@ OBJECTIVES = {
 @pytest.mark.parametrize("name", OBJECTIVES)
 def test_ratios_and_statistics_are_those_of_the_global_batch(variables, batch, name):
     # examples differ in how many pairs and pixels count, so a mean of the devices' ratios would be another number
-    batch = {**batch, "label": batch["label"].copy(), "mask": batch["mask"].copy()}
-    batch["label"][:4], batch["mask"][:4] = 255, 255
+    batch = {**batch, "seeds": batch["seeds"].copy(), "mask": batch["mask"].copy()}
+    batch["seeds"][:4], batch["mask"][:4] = 255, 255
     gradient = jax.value_and_grad(OBJECTIVES[name](Net(3)), has_aux=True)
     arguments = variables["params"], variables["batch_stats"], batch, KEY, jnp.int32(3)
     (expected, (statistics, _)), slope = jax.jit(gradient)(*arguments)

@@ -64,6 +64,28 @@ def test_paths_without_a_row_are_all_listed(params):
         optim.match_groups(params, (("backbone/.*", 1.0, 0.0), ("fc8", 1.0, 0.0)))
 
 
+@pytest.mark.parametrize(
+    ("pattern", "nearest"),
+    [
+        ("backbone/b33/.*", "backbone/b3/conv_branch2a/kernel"),  # a typing error
+        ("b3/.*", "backbone/b3/"),  # not the whole path
+        ("backbone/b3", "backbone/b3/"),
+        ("backbone/b9/.*bias", "backbone/"),
+        ("fc9/kernel", "fc8/kernel"),
+    ],
+)
+def test_a_pattern_without_a_parameter_is_an_error(params, pattern, nearest):
+    with pytest.raises(ValueError, match="matches none; the nearest are") as error:
+        optim.split_trainable(params, ((pattern, 0.0, 0.0), (".*", 1.0, 0.0)))
+    assert repr(pattern) in str(error.value) and nearest in str(error.value).partition("nearest are")[2]
+
+
+def test_patterns_that_earlier_rows_shadow_and_those_of_absent_biases_are_right():
+    params = {"backbone": {"conv": {"kernel": jnp.ones(1)}}, "fc8": {"kernel": jnp.ones(1)}}
+    trainable, frozen = optim.split_trainable(params, (("backbone/.*", 0.0, 0.0), *TRAINED))
+    assert list(trainable) == ["fc8/kernel"] and list(frozen) == ["backbone/conv/kernel"]
+
+
 @pytest.mark.parametrize("row", [("(", 1.0, 0.0), ("a", 1.0), ("a", "fast", 0.0), ("a", -1.0, 0.0), ("a", 1.0, -0.1)])
 def test_a_row_that_is_not_usable_is_named(params, row):
     with pytest.raises(ValueError) as error:
@@ -110,7 +132,7 @@ def test_splitting_and_merging_gives_the_tree_back(params):
 
 def test_optim_and_the_train_step_need_neither_grain_nor_tfds():
     packages = {"grain", "tensorflow_datasets", "array_record"}
-    code = f"import sys, ssenet_jax.train, ssenet_jax.objectives; print({packages} & set(sys.modules))"
+    code = f"import sys, ssenet_jax.training.step, ssenet_jax.training.objectives; print({packages} & set(sys.modules))"
     root = Path(optim.__file__).parents[1]
     out = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True).stdout
     assert out.strip() == "set()"

@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ssenet_jax.artifacts import read_arrays, read_json, read_mask
+from ssenet_jax.artifacts import read_cam, read_json, read_mask
 from ssenet_jax.main import main
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 TINY = f"--config={CONFIGS}/scenes.py:tiny"
-STAGES = ("infer_baseline_cams", "infer_cams", "refine_seeds", "propagate", "segment")
+STAGES = ("infer_baseline_cams", "infer_cams", "refine_seeds", "propagate", "label", "segment")
 
 
 @pytest.fixture(scope="session")
@@ -51,17 +51,18 @@ def test_a_run_leaves_every_artifact_of_every_image(tiny):
         return {path.name.removesuffix(suffix) for path in (tiny / folder).iterdir()}
 
     assert ids("cams", ".npz") == ids("baseline/cams", ".npz") == train | test
-    assert ids("seeds", ".npz") == ids("pseudo_labels", ".png") == train
+    assert ids("seeds", ".npz") == ids("walks", ".npz") == ids("pseudo_labels", ".png") == train
     assert ids("predictions/test", ".png") == test
     assert not list(tiny.rglob("*.part"))
-    cam, classes = read_arrays(tiny / "cams" / "train_00000.npz", "cam", "classes")
-    assert cam.shape == (48, 48, len(classes)) and cam.min() >= 0 and cam.max() <= 1
+    cam, walk = (read_cam(tiny / folder / "train_00000.npz") for folder in ("cams", "walks"))
+    assert cam.maps.shape == (48, 48, len(cam.classes)) and cam.maps.min() >= 0 and cam.maps.max() <= 1
+    assert walk.maps.shape == (6, 6, len(cam.classes)) and walk.maps.dtype == np.float16
     assert read_mask(tiny / "pseudo_labels" / "train_00000.png").max() <= 6
 
 
 def test_every_stage_is_scored_on_every_split_that_has_masks(tiny):
     scored = {(record["stage"], record["split"]) for record in map(read_json, (tiny / "metrics").iterdir())}
-    assert scored == {(stage, "train") for stage in STAGES[:4]} | {
+    assert scored == {(stage, "train") for stage in STAGES[:5]} | {
         (stage, "test") for stage in (*STAGES[:2], "segment")
     }
     record = read_json(tiny / "metrics" / "infer_cams.train.json")
@@ -93,12 +94,10 @@ def test_a_rerun_computes_nothing_and_a_lost_file_is_made_again(tiny, capsys):
     before = results(tiny)
     lost = tiny / "pseudo_labels" / "train_00003.png"
     lost.unlink()
-    read = tiny / "manifests" / "propagate.json"
-    manifest = read_json(read)
-    read.write_text(json.dumps({**manifest, "complete": False}))
-    assert main(["run", TINY, f"--workdir={tiny}", "--stages=train_classifier,infer_cams,propagate"]) == 0
+    assert main(["run", TINY, f"--workdir={tiny}", "--stages=train_classifier,infer_cams,label"]) == 0
     output = capsys.readouterr().err
     assert "train_classifier: done before" in output and "infer_cams: done before" in output
+    assert "label: 1 images have no result yet" in output
     assert results(tiny) == before
 
 

@@ -73,7 +73,7 @@ HUGE = struct.pack("<QQQ", 0x112, 0, 1)
         (b"PK" + bytes(40), "starts with"),
         (mxnet_file(GOOD) + b"x", "1 bytes follow"),
         (mxnet_file(GOOD, names=["a", "b"]), "1 arrays but 2 names"),
-        (mxnet_file({"a": ARRAY, "b": ARRAY}, names=["a", "a"]), "twice.*'a'"),
+        (mxnet_file({"a": ARRAY, "b": ARRAY}, names=["a", "a"]), "'a' occurs twice"),
         (mxnet_file(GOOD, count=1 << 60), "claims 1152921504606846976 arrays"),
         (mxnet_file(GOOD, version=2, storage=1), "storage type 1"),
         (
@@ -159,7 +159,7 @@ COMMAND = b"\x80\x02cos\nsystem\n(" + text("echo ran > ran") + b"tR."
         (torch_zip(torch_pickle(a=torch_tensor(count=1 << 50))), "24 bytes"),
         (torch_zip(torch_pickle(a=torch_tensor(kind="WeirdStorage"))), r"torch\.WeirdStorage"),
         (torch_zip(CHECKPOINT, compression=zipfile.ZIP_DEFLATED), "is compressed"),
-        (torch_zip(b"\x80\x02N\x72\xff\xff\xff\x7f."), "numbers an object"),
+        (torch_zip(b"\x80\x02N\x72\xff\xff\xff\x7f."), "holds a NoneType"),
         (torch_zip(b"\x80\x05\x96" + struct.pack("<Q", 1 << 60) + b"."), "expected|BYTEARRAY8"),
         (torch_stream(CHECKPOINT, count=1 << 60), "elements"),
         (torch_stream(CHECKPOINT, keys=("0", "9")), "'9' belongs to no tensor"),

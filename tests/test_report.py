@@ -6,6 +6,7 @@ import pytest
 
 from ssenet_jax import artifacts
 from ssenet_jax.report import page as report
+from ssenet_jax.report.pictures import cam_picture, overlay_labels
 
 NAMES = ("cat & dog", "<script>alert(1)</script>")
 
@@ -74,7 +75,7 @@ def fill(workdir):
     artifacts.write_mask(workdir / "predictions" / "test" / "test_0.png", labels)
     add_metrics(workdir, "infer_baseline_cams", "train", 0.3, alpha=0.2, alpha_sweep=sweep, m_fn=None, undefined=1)
     add_metrics(workdir, "infer_cams", "train", 0.325, alpha=0.2, alpha_sweep=sweep)
-    add_metrics(workdir, "propagate", "train", 0.4)
+    add_metrics(workdir, "label", "train", 0.4)
     add_metrics(workdir, "segment", "test", 0.412, num_images=300)
     steps = [json.dumps({"step": step, "loss": 1 / (step + 1), "loss_ser": 0.0, "lr": 0.1}) for step in range(4)]
     add_log(workdir, "train_classifier", steps)
@@ -85,8 +86,35 @@ def sources():
     return {"train": FakeSource("train_0", "train_1"), "test": FakeSource("test_0")}
 
 
+def shown(workdir):
+    """The stages as the table shows them, in its order."""
+
+    def cam_of(folder):
+        path = lambda name: workdir / folder / f"{name}.npz"  # noqa: E731
+        return lambda image, name, split, alpha: (
+            cam_picture(image, artifacts.read_cam(path(name)).maps, alpha=alpha) if path(name).exists() else None
+        )
+
+    def labels_of(folder):
+        path = lambda name: workdir / folder / f"{name}.png"  # noqa: E731
+        return lambda image, name, split, alpha: (
+            overlay_labels(image, artifacts.read_mask(path(name))) if path(name).exists() else None
+        )
+
+    return [
+        report.Shown("infer_baseline_cams", "Baseline CAM", cam_of("baseline/cams")),
+        report.Shown("train_classifier", "Classifier", None),
+        report.Shown("infer_cams", "CAM", cam_of("cams")),
+        report.Shown("refine_seeds", "CRF seeds", None),
+        report.Shown("label", "Label", labels_of("pseudo_labels")),
+        report.Shown("segment", "Prediction", labels_of("predictions/test")),
+    ]
+
+
 def write(workdir, sources, ids=("train_0", "train_1", "test_0")):
-    path = report.write(workdir, title="A <run>", config_text="key: '</pre><i>'", sources=sources, ids=ids)
+    path = report.write(
+        workdir, shown(workdir), title="A <run>", config_text="key: '</pre><i>'", sources=sources, ids=ids
+    )
     return Page(path.read_text(encoding="utf-8"))
 
 
@@ -113,10 +141,10 @@ def test_names_title_and_config_are_escaped(tmp_path, sources):
 def test_headline_compares_within_a_split(tmp_path, sources):
     fill(tmp_path)
     text = " ".join(write(tmp_path, sources).text.split())
-    assert "DeepLab reaches 41.2 % mIoU on test. Random walk on train: 10.0 points above the baseline CAM." in text
+    assert "Prediction reaches 41.2 % mIoU on test. Label on train: 10.0 points above the Baseline CAM." in text
     add_metrics(tmp_path, "infer_baseline_cams", "test", 0.45)
     text = " ".join(write(tmp_path, sources).text.split())
-    assert "DeepLab reaches 41.2 % mIoU on test, 3.8 points below the baseline CAM." in text
+    assert "Prediction reaches 41.2 % mIoU on test, 3.8 points below the Baseline CAM." in text
 
 
 def test_stages_come_in_the_order_of_the_data_flow_with_undefined_means_as_dashes(tmp_path, sources):
@@ -125,10 +153,10 @@ def test_stages_come_in_the_order_of_the_data_flow_with_undefined_means_as_dashe
     text = " ".join(write(tmp_path, sources).text.split())
     rows = [
         "Baseline CAM train 30.0 – 25.0 1 0.2 1,200 drawn 01234567",
-        "SSENet CAM train 32.5 50.0 25.0 0 0.2 1,200 drawn",
+        "CAM train 32.5 50.0 25.0 0 0.2 1,200 drawn",
         "CRF seeds train 35.0",
-        "Random walk train 40.0 50.0 25.0 0 – 1,200",
-        "DeepLab test 41.2 50.0 25.0 0 – 300",
+        "Label train 40.0 50.0 25.0 0 – 1,200",
+        "Prediction test 41.2 50.0 25.0 0 – 300",
     ]
     places = [text.find(row) for row in rows]
     assert -1 not in places and places == sorted(places)
@@ -139,8 +167,8 @@ def test_gallery_leaves_out_columns_that_no_example_fills(tmp_path, sources):
     page = write(tmp_path, sources)
     alts = [attrs["alt"].split(":")[0] for attrs in page.images()]
     assert alts == [
-        "Image of train_0", "Ground truth of train_0", "Baseline CAM of train_0", "SSENet CAM of train_0",
-        "Random walk of train_0", "Image of train_1", "Ground truth of train_1", "SSENet CAM of train_1",
+        "Image of train_0", "Ground truth of train_0", "Baseline CAM of train_0", "CAM of train_0",
+        "Label of train_0", "Image of train_1", "Ground truth of train_1", "CAM of train_1",
         "Image of test_0", "Ground truth of test_0", "Prediction of test_0",
     ]  # fmt: skip
     assert page.text.count("Baseline CAM: none") == 1 and "Prediction: none" not in page.text
@@ -158,7 +186,7 @@ def test_masks_that_ignore_every_pixel_leave_dashes(tmp_path, sources):
     for stage in ("infer_baseline_cams", "infer_cams"):
         add_metrics(tmp_path, stage, "train", None, m_fn=None, m_fp=None, alpha=0.1, alpha_sweep=sweep)
     page = write(tmp_path, sources)
-    assert "SSENet CAM reaches – % mIoU on train." in page.text
+    assert "CAM reaches – % mIoU on train." in page.text
     assert not any(tag == "svg" for tag, _ in page.tags)
 
 

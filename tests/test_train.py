@@ -13,10 +13,11 @@ import pytest
 from flax import linen as nn
 
 from ssenet_jax.checkpoint import load_variables
-from ssenet_jax.main import load_config, main
-from ssenet_jax.stages import table as stages
+from ssenet_jax.commands.configs import load_config
+from ssenet_jax.main import main
+from ssenet_jax.stages import runner, table
 from ssenet_jax.training import loop as train
-from ssenet_jax.training import objectives
+from ssenet_jax.training import objectives, operators
 from ssenet_jax.training.sharding import global_batch, make_mesh, place
 from ssenet_jax.training.step import Recipe, create_state, make_step, state_shardings, variables_of
 
@@ -63,10 +64,10 @@ class Batches:
 
 
 def small_recipe(dropout=0.5, steps=4, **changes):
-    loss_fn = objectives.classifier(
-        SmallNet(dropout), total_steps=steps, eta=1.0, rate=0.5, eta_warmup=0.5, normalize="max", classes="present",
-        cam_size="image", p=2,
-    )  # fmt: skip
+    forms = operators.choices(("resize",), "one", {"rate": 0.5})
+    options = {"normalize": "max", "classes": "present", "cam_size": "image", "p": 2}
+    eta_at = objectives.eta_schedule(1.0, steps, 0.5)
+    loss_fn = objectives.scale_equivariance(SmallNet(dropout), forms, eta_at, options)
     defaults = {"batch_size": BATCH, "accumulate": 1, "lr": 0.1, "power": 0.9, "momentum": 0.9, "seed": 3}
     return Recipe(loss_fn, GROUPS, steps, **{**defaults, **changes})
 
@@ -151,11 +152,11 @@ def test_the_command_ends_a_stopped_run_with_0_and_a_line(tmp_path, monkeypatch,
     def stop(index=None):
         os.kill(os.getpid(), signal.SIGTERM)
 
-    def stage(context):
+    def stage(context, job):
         run(tmp_path, variables, mesh, Batches(on_step=stop)) if when == "while it steps" else stop()
 
-    row = stages.TABLE["train_classifier"]
-    monkeypatch.setitem(stages.TABLE, "train_classifier", row._replace(run=stage))
+    row = table.TABLE["train_classifier"]
+    monkeypatch.setitem(table.TABLE, "train_classifier", row._replace(run=stage))
     config = Path(__file__).parents[1] / "configs" / "scenes.py"
     assert main(["run", f"--config={config}:tiny", f"--workdir={tmp_path}", "--stages=train_classifier"]) == 0
     saved = f"train_small was stopped after step 1 of 4, saved in {tmp_path}/checkpoints/1"
@@ -163,7 +164,7 @@ def test_the_command_ends_a_stopped_run_with_0_and_a_line(tmp_path, monkeypatch,
     output = capsys.readouterr().out
     assert output.startswith(line[when]) and output.endswith("; run the same command again to go on\n")
     with pytest.raises(ValueError, match="infer_cams reads what train_classifier writes"):
-        stages.run_stages(load_config(f"{config}:tiny", []), tmp_path, ("infer_cams",))
+        runner.run_stages(load_config(f"{config}:tiny", []), tmp_path, ("infer_cams",))
 
 
 @pytest.fixture(scope="module")
@@ -215,11 +216,7 @@ def test_accumulation_equals_the_full_batch():
     results = []
     for accumulate in (1, 4):
         recipe = small_recipe(accumulate=accumulate)
-        loss_fn = objectives.classifier(
-            Plain(), total_steps=4, eta=0.0, rate=0.5, eta_warmup=0.0, normalize="max", classes="all", cam_size="image",
-            p=2,
-        )  # fmt: skip
-        recipe, mesh = recipe._replace(loss_fn=loss_fn), make_mesh(4)
+        recipe, mesh = recipe._replace(loss_fn=objectives.classifier(Plain())), make_mesh(4)
         state = create_state(variables, recipe)
         step = make_step(recipe, state, mesh)
         state = place(state, state_shardings(state, mesh, shard_params=False))

@@ -11,7 +11,7 @@ from ssenet_jax.commands import programs
 from ssenet_jax.commands.chips import GIB, Devices
 from ssenet_jax.commands.compiling import Cost, cost_of, remembered, sources
 from ssenet_jax.commands.steps import Step, size_of_data
-from ssenet_jax.stages.table import TABLE, with_needs
+from ssenet_jax.stages.table import TABLE, asked_for
 
 # Seconds of one core for a photo, where a stage works on the host: AMD EPYC, 375 x 500 pixels.
 HOST_SECONDS = {"refine_seeds": 0.6, "label": 0.01, "label with a CRF": 0.3}
@@ -48,7 +48,7 @@ def plan_all(config: ConfigDict, devices: Devices) -> list[Row]:
     while config and code stand.
     """
     rows = []
-    for name in with_needs(config.stages, config):
+    for name in asked_for(config):
         make = _training if TABLE[name].training else _applied
         rows += make(config, name, devices)
     return rows

@@ -14,7 +14,6 @@ from ssenet_jax import random_walk as walks
 from ssenet_jax.affinity import pair_offsets
 from ssenet_jax.commands.compiling import Program
 from ssenet_jax.crf import jax_backend, lattice
-from ssenet_jax.models import AFFINITY_STRIDE
 from ssenet_jax.stages import apply, batching, inference, labels
 from ssenet_jax.training import recipes
 
@@ -55,7 +54,7 @@ def _walk(config: ConfigDict, sizes: Sizes) -> list[Program]:
     model = recipes.network(config, "affinity", sizes.num_classes)
     settings = config.random_walk
     function = inference.walk_function(model, radius=config.affinity.radius, **settings)
-    rows, columns = (-(-side // AFFINITY_STRIDE) for side in sizes.canvas)
+    rows, columns = (-(-side // config.affinity.stride) for side in sizes.canvas)
     method, cells = settings.method, rows * columns
     if method == "auto":
         method = walks.pick_method(cells, settings.steps, on_cpu=False)

@@ -6,7 +6,7 @@ from pathlib import Path
 from absl import flags
 
 from ssenet_jax.commands.configs import add_config, load_config
-from ssenet_jax.stages.runner import ORDER, run_stages
+from ssenet_jax.stages.runner import order, run_stages
 from ssenet_jax.stages.table import TABLE
 from ssenet_jax.training import hosts
 from ssenet_jax.training.loop import Preempted
@@ -14,23 +14,28 @@ from ssenet_jax.training.loop import Preempted
 HELP = """\
 Runs the stages of an experiment, each where it stopped. Keys of the config are set with --config.KEY=VALUE:
   ssenet run --config=configs/scenes.py --workdir=runs/scenes --config.ser.rate=0.4
-The stages, and what each writes in the workdir:
-""" + "\n".join(
-    f"  {name:<22}{TABLE[name].title + ': ' + TABLE[name].writes if name in TABLE else ''}" for name in ORDER
-)
+"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.epilog = _stages()
     add_config(parser)
     parser.add_argument(
         "--workdir", required=True, type=Path, help="where everything is written; a rerun goes on there"
     )
-    parser.add_argument("--stages", default="", help="comma-separated; default: config.stages and all that they need")
+    parser.add_argument("--stages", default="", help="comma-separated; default: what the config asks for")
     parser.add_argument(
         "--coordinator", default="", metavar="HOST:PORT", help="process 0; found on Cloud TPU and Slurm"
     )
     parser.add_argument("--process_id", default=-1, type=int, metavar="I", help="of this process, counted from 0")
     parser.add_argument("--num_processes", default=0, type=int, metavar="N", help="processes of the run")
+
+
+def _stages() -> str:
+    rows = [
+        f"  {name:<22}{TABLE[name].title}, {TABLE[name].writes}" if name in TABLE else f"  {name}" for name in order()
+    ]
+    return "\n".join(["stages, what each makes, and where in the workdir:", *rows])
 
 
 def run(options: argparse.Namespace, overrides: list[str]) -> int:

@@ -1,6 +1,8 @@
 """``ssenet verify-data``: reads every file of a data set, to say what is wrong before a run does."""
 
 import argparse
+import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
@@ -8,8 +10,10 @@ from ml_collections import ConfigDict
 
 from ssenet_jax import datasets
 from ssenet_jax.commands.configs import add_config, load_config
+from ssenet_jax.messages import one_line
 from ssenet_jax.training.logs import Progress
 
+MOST_OF_A_KIND = 20
 HELP = """\
 Reads every image, mask and list that the config's section data names, and prints a table of what is wrong. The exit
 code is 1 when something is. Keys of the config are set with --config.KEY=VALUE.
@@ -48,7 +52,7 @@ def faults(data_config: ConfigDict) -> Iterator[Fault]:
 def _faults_of(data_config: ConfigDict, split: str) -> Iterator[Fault]:
     try:
         source = datasets.open_listed(data_config, split)
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         yield Fault(split, "", str(error))
         return
     with Progress(f"reading {split}", len(source)) as progress:
@@ -59,7 +63,19 @@ def _faults_of(data_config: ConfigDict, split: str) -> Iterator[Fault]:
 
 
 def table(found: Sequence[Fault]) -> str:
-    """One line for each fault, in columns."""
-    rows = [Fault("split", "image", "what is wrong"), *(fault._replace(id=fault.id or "(the list)") for fault in found)]
+    """One line for each fault, in columns; of a kind that is frequent the first 20, and how many more there are."""
+    rows = [Fault("split", "image", "what is wrong")]
+    counts: Counter[tuple[str, str]] = Counter()
+    for fault in found:
+        counts[kind := (fault.split, _kind(fault.problem))] += 1
+        if counts[kind] <= MOST_OF_A_KIND:
+            rows.append(Fault(fault.split, fault.id or "(the list)", one_line(fault.problem)))
+    more = [(split, count - MOST_OF_A_KIND, kind) for (split, kind), count in counts.items() if count > MOST_OF_A_KIND]
+    rows += [Fault(split, f"({count} more)", one_line(f"the same: {kind}")) for split, count, kind in more]
     split, image = (max(len(row[column]) for row in rows) for column in (0, 1))
-    return "\n".join(f"{row.split:<{split}}  {row.id:<{image}}  {' '.join(row.problem.split())}" for row in rows)
+    return "\n".join(f"{row.split:<{split}}  {row.id:<{image}}  {row.problem}" for row in rows)
+
+
+def _kind(problem: str) -> str:
+    """What is wrong without where: the words in which no name, path or number is."""
+    return " ".join(word for word in problem.split() if not re.search(r"[\d/\\'\"]|\.\w", word))

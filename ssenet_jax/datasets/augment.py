@@ -172,7 +172,7 @@ def affinity_transform(
         stride: pixels that one cell of the affinity labels covers.
 
     Returns:
-        A function of a record and a generator that gives "id", "image" (crop,crop,3) float32 and "label"
+        A function of a record and a generator that gives "id", "image" (crop,crop,3) float32 and "seeds"
         (crop/stride,crop/stride) uint8: 0 background, 1.. the classes, 255 where the seeds do not tell.
 
     Raises:
@@ -195,7 +195,7 @@ def affinity_transform(
         return {
             "id": record["id"],
             "image": pad(normalize(cut(image, window), mean, std), window, 0),
-            "label": seed_labels(low, high, record["classes"]),
+            "seeds": seed_labels(low, high, record["classes"]),
         }
 
     return transform

@@ -3,8 +3,12 @@
 import logging
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 from ssenet_jax.datasets.records import Record, Source
+from ssenet_jax.messages import one_line
+
+_AT_ONCE = 4096
 
 
 def problems(source: Source) -> Iterator[tuple[str, str | None]]:
@@ -25,7 +29,8 @@ def problems(source: Source) -> Iterator[tuple[str, str | None]]:
         return source.ids[index], None
 
     with ThreadPoolExecutor() as pool:
-        yield from pool.map(check, range(len(source)))
+        for start in range(0, len(source), _AT_ONCE):  # or the pool would keep a task for each record of the split
+            yield from pool.map(check, range(start, min(start + _AT_ONCE, len(source))))
 
 
 def drop_broken(source: Source) -> Source:
@@ -40,7 +45,7 @@ def drop_broken(source: Source) -> Source:
             keep.append(index)
         else:
             first = first or problem
-            logging.warning("left out: %s", problem)
+            logging.warning("left out: %s", one_line(problem))
     if not keep:
         raise ValueError(f"none of the {len(source)} records can be read; the first: {first}")
     return source if len(keep) == len(source) else _Subset(source, keep)
@@ -53,6 +58,14 @@ class _Subset:
         self._source, self._positions = source, positions
         self.class_names, self.has_masks = source.class_names, source.has_masks
         self.ids = [source.ids[position] for position in positions]
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        return self._source.identity
+
+    def fingerprints(self) -> dict[str, str]:
+        of_all = self._source.fingerprints()
+        return {image_id: of_all[image_id] for image_id in self.ids}
 
     def __len__(self) -> int:
         return len(self._positions)

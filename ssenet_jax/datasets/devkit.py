@@ -3,7 +3,9 @@
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
+from ssenet_jax.datasets.ids import check_ids
 from ssenet_jax.datasets.records import read_bytes
+from ssenet_jax.messages import quoted, shown
 
 CLASS_NAMES = tuple(
     "aeroplane bicycle bird boat bottle bus car cat chair cow diningtable dog horse motorbike person pottedplant sheep"
@@ -64,15 +66,36 @@ def read_ids(devkit: Path, split: str, sbd_root: str) -> list[str]:
 
 def _read_list(path: Path, remedy: str) -> list[str]:
     try:
-        ids = path.read_text().split()
-    except OSError as error:
-        raise ValueError(f"cannot read the image list {path} ({error.strerror}); {remedy}") from error
-    if not ids:
-        raise ValueError(f"the image list {path} is empty; {remedy}")
-    if len(set(ids)) < len(ids):
-        twice = next(image_id for image_id in ids if ids.count(image_id) > 1)
-        raise ValueError(f"the image list {path} names {twice} twice; remove one of the lines")
-    return ids
+        lines = read_bytes(path, remedy).decode("utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
+        raise ValueError(f"the image list {shown(path)} is not text ({error}); {remedy}") from error
+    listed = [(line.strip(), f"{shown(path)}, line {number}") for number, line in enumerate(lines, 1) if line.strip()]
+    if not listed:
+        raise ValueError(f"the image list {shown(path)} is empty; {remedy}")
+    for line, place in listed:
+        if len(line.split()) > 1:
+            raise ValueError(
+                f"{place}: {quoted(line)} is more than an id; take a list of ids alone, as in ImageSets/Segmentation"
+            )
+    check_ids(listed, remedy="remove one of the lines")
+    return [line for line, _ in listed]
+
+
+def read_annotations(devkit: Path, ids: list[str], *, required: bool) -> dict[str, list[str]]:
+    """The classes of each photo, as `read_classes` gives them.
+
+    Raises:
+        ValueError: names the first annotation that is wrong, and says how many more are.
+    """
+    classes, wrong = {}, []
+    for image_id in ids:
+        try:
+            classes[image_id] = read_classes(devkit, image_id, required=required)
+        except ValueError as error:
+            wrong.append(str(error))
+    if wrong:
+        raise ValueError(wrong[0] + (f" ({len(wrong) - 1} more annotations are wrong)" if wrong[1:] else ""))
+    return classes
 
 
 def read_classes(devkit: Path, image_id: str, *, required: bool) -> list[str]:
@@ -84,14 +107,17 @@ def read_classes(devkit: Path, image_id: str, *, required: bool) -> list[str]:
     path = annotation_path(devkit, image_id)
     if not path.exists() and not required:
         return []
+    remedy = "restore it from the devkit, or take its id off the list"
+    data = read_bytes(path, remedy)
     try:
-        objects = ElementTree.fromstring(read_bytes(str(path))).findall("object")
-    except ElementTree.ParseError as error:
-        raise ValueError(f"annotation {path} is not XML ({error}); restore it from the devkit") from error
+        objects = ElementTree.fromstring(data).findall("object")
+    except (ElementTree.ParseError, LookupError, ValueError) as error:  # the latter for encodings
+        raise ValueError(f"annotation {shown(path)} is not XML ({error}); {remedy}") from error
     names = sorted({(entry.findtext("name") or "").strip() for entry in objects})
     for name in names:
         if name not in CLASS_NAMES:
-            raise ValueError(f"annotation {path} names the class {name!r}; expected one of {', '.join(CLASS_NAMES)}")
+            known = ", ".join(CLASS_NAMES)
+            raise ValueError(f"annotation {shown(path)} names the class {quoted(name)}; expected one of {known}")
     if required and not names:
-        raise ValueError(f"annotation {path} has no object; an image needs a class, or take its id off the list")
+        raise ValueError(f"annotation {shown(path)} has no object; an image needs a class, or take its id off the list")
     return names

@@ -1,31 +1,28 @@
-"""One's own photos: a folder of images and a CSV `image,labels`; masks are optional."""
+"""One's own photos: a folder of images with a CSV `image,labels`, or with one folder a class; masks are optional."""
 
-import csv as csv_reader
 import os
+import stat
+from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
 
+from ssenet_jax.datasets.fingerprints import file_state, fingerprint
+from ssenet_jax.datasets.formats import SUFFIXES
+from ssenet_jax.datasets.ids import check_ids
+from ssenet_jax.datasets.listing import Row, classes_of, read_class_folders, read_csv, read_csv_bytes
 from ssenet_jax.datasets.records import Record, decode_image, decode_mask, multi_hot, read_bytes
+from ssenet_jax.messages import quoted, shown
 
 SPLITS = ("train", "eval")
-COLUMNS = ("image", "labels")
-MAX_CLASSES = 254  # masks hold 0 for the background and 255 for ignored pixels
 
 
-class Row(NamedTuple):
-    """A line of the CSV: where it stands, its image's path below the images folder, and its labels."""
-
-    line: int
-    image: str
-    labels: tuple[str, ...]
-
-    @property
-    def id(self) -> str:
-        return os.path.splitext(self.image)[0].replace("\\", "/").replace("/", "_")
+def open_split(data_config, split: str, *, check_files: bool) -> "Folder":
+    """The split that the section `data` of a config describes."""
+    places = {name: data_config.folder[name] for name in ("csv", "eval_csv", "images", "masks")}
+    return Folder(split, root=data_config.root, **places, check_files=check_files)
 
 
 class Folder:
-    """One split of a folder of images; the classes are the labels of the training CSV, sorted.
+    """One split of a folder of images; the classes are the labels of the training photos, sorted.
 
     Relative paths are below `root`. A mask is the PNG in the masks folder with the image's name; an image without one
     has no mask. The id of `a/b.jpg` is `a_b`.
@@ -33,14 +30,16 @@ class Folder:
     Args:
         split: "train" reads `csv`, "eval" reads `eval_csv`, whose labels and ids are checked against `csv`.
         root: "" for the current folder.
-        csv: a file with the columns `image` and `labels`, the labels separated by `;`.
+        csv: a file with the columns `image` and `labels`, the labels separated by `;`; "" when each class is a folder
+            of images: those that eval_csv names are then not trained on.
         eval_csv: "" when there is none.
         images: the folder that the column `image` is relative to.
         masks: the folder of masks, "" when there is none.
         check_files: whether an image that is missing raises here rather than when its record is read.
 
     Raises:
-        ValueError: a file, column, label or image is missing, a class is unknown, an id occurs twice; names the row.
+        ValueError: a file, column, label or image is missing, a class is unknown or cannot be told from another, an id
+            cannot name a file or occurs twice, a photo is listed twice; names the row.
     """
 
     def __init__(self, split: str, *, root: str, csv: str, eval_csv: str, images: str, masks: str, check_files: bool):
@@ -48,35 +47,47 @@ class Folder:
             raise ValueError(f"a folder has no split {split!r}; it has {', '.join(SPLITS)}")
         self._images = _folder(root, images, "images")
         self._masks = _folder(root, masks, "masks") if masks else None
-        path = _path(root, csv, "csv")
-        self._rows = read_csv(path)
-        self.class_names = tuple(sorted({label for row in self._rows for label in row.labels}))
-        if len(self.class_names) > MAX_CLASSES:
-            raise ValueError(f"{path} has {len(self.class_names)} classes; at most {MAX_CLASSES} fit a mask")
-        if split == "eval":
-            train_path, train_rows = path, self._rows
-            path = _path(root, eval_csv, "eval_csv")
-            self._rows = read_csv(path)
-            _check_eval(path, self._rows, train_path, train_rows, self.class_names)
+        if self._masks and not csv and self._images.resolve() in self._masks.resolve().parents:
+            raise ValueError(
+                "config.data.folder.masks lies in the images folder, where each folder is a class; move it"
+            )
+        lists: dict[str, str] = {}
+        held_out = _read_list(root, eval_csv, lists) if eval_csv and (split == "eval" or not csv) else []
+        trained = _read_list(root, csv, lists) if csv else _without(read_class_folders(self._images), held_out)
+        self.class_names = classes_of(trained, shown(Path(root) / csv if csv else self._images))
+        _check_listed([*trained, *held_out], self._images, self.class_names)
+        if split == "eval" and not held_out:
+            raise ValueError("config.data.folder.eval_csv is empty; set it to a CSV with the columns image,labels")
+        self._rows = held_out if split == "eval" else trained
         if check_files:
-            _check_images(path, self._rows, self._images)
+            _check_images(self._rows, self._images, by_suffix=not csv)
         self.ids = [row.id for row in self._rows]
         self.has_masks = any(path is not None for path in map(self._mask_path, self._rows))
+        self.identity = {"name": "folder", "classes": list(self.class_names), "lists": lists}
 
     def __len__(self) -> int:
         return len(self._rows)
 
     def __getitem__(self, index: int) -> Record:
         row = self._rows[index]
-        path = str(self._images / row.image)
-        image = decode_image(read_bytes(path), path)
+        path = self._images / row.image
+        image = decode_image(read_bytes(path), str(path))
+        size = image.shape[0], image.shape[1]
         labels = multi_hot([self.class_names.index(label) for label in row.labels], len(self.class_names))
-        record: Record = {"id": row.id, "image": image, "labels": labels}
+        record: Record = {"id": row.id, "image": image, "size": size, "labels": labels}
         mask = self._mask_path(row)
         if mask is not None:
-            data = read_bytes(str(mask))
-            record["mask"] = decode_mask(data, str(mask), size=image.shape[:2], num_classes=len(self.class_names))
+            if os.path.samefile(mask, path):
+                raise ValueError(f"image {shown(path)} is its own mask; set config.data.folder.masks to another folder")
+            record["mask"] = decode_mask(read_bytes(mask), str(mask), size=size, num_classes=len(self.class_names))
         return record
+
+    def fingerprints(self) -> dict[str, str]:
+        return {row.id: self._fingerprint(row) for row in self._rows}
+
+    def _fingerprint(self, row: Row) -> str:
+        mask = self._mask_path(row)
+        return fingerprint(sorted(row.labels), file_state(self._images / row.image), mask and file_state(mask))
 
     def _mask_path(self, row: Row) -> Path | None:
         if self._masks is None:
@@ -85,83 +96,63 @@ class Folder:
         return path if path.exists() else None
 
 
-def read_csv(path: Path) -> list[Row]:
-    """The rows of a CSV with the columns `image` and `labels`; other columns are passed over.
-
-    Raises:
-        ValueError: the file or a column is missing, it has no row, a row has no image or label, or an id occurs twice.
-    """
-    try:
-        with open(path, newline="", encoding="utf-8-sig") as file:
-            rows = _parse(path, csv_reader.DictReader(file))
-    except OSError as error:
-        remedy = "set config.data.folder.csv and eval_csv to the lists of images"
-        raise ValueError(f"cannot read {path} ({error.strerror}); {remedy}") from error
-    except (UnicodeDecodeError, csv_reader.Error) as error:
-        raise ValueError(f"{path} is not a CSV in UTF-8 ({error}); save it as one") from error
-    if not rows:
-        raise ValueError(f"{path} has no row below its header; add a line image,labels for each image")
-    first: dict[str, Row] = {}
-    for row in rows:
-        other = first.setdefault(row.id, row)
-        if other is not row:
-            raise ValueError(
-                f"{path}, row {row.line}: the id {row.id!r} of {row.image!r} is that of {other.image!r} in row"
-                f" {other.line}; rename or remove one"
-            )
-    return rows
+def _read_list(root: str, csv: str, lists: dict[str, str]) -> list[Row]:
+    """The rows of a CSV, whose content is noted in `lists`."""
+    path = Path(root) / csv
+    data = read_csv_bytes(path)
+    lists[path.name] = fingerprint(data)
+    return read_csv(path, data)
 
 
-def _parse(path: Path, reader: csv_reader.DictReader) -> list[Row]:
-    columns = reader.fieldnames or ()
-    for column in COLUMNS:
-        if column not in columns:
-            found = ", ".join(columns) or "none"
-            raise ValueError(f"{path} has no column {column!r} (found: {found}); its first line must be image,labels")
-    return [_read_row(path, reader.line_num, entry) for entry in reader]
+def _without(rows: Sequence[Row], held_out: Sequence[Row]) -> list[Row]:
+    images = {row.image for row in held_out}
+    return [row for row in rows if row.image not in images]
 
 
-def _read_row(path: Path, line: int, entry: dict) -> Row:
-    image = (entry["image"] or "").strip()
-    labels = tuple(label.strip() for label in (entry["labels"] or "").split(";") if label.strip())
-    if not image:
-        raise ValueError(f"{path}, row {line}: no image; name a file, or remove the row")
-    if not labels:
-        raise ValueError(f"{path}, row {line}: no label for {image!r}; give at least one, separated by ;")
-    return Row(line, image, labels)
-
-
-def _check_eval(path: Path, rows: list[Row], train_path: Path, train_rows: list[Row], class_names) -> None:
-    seen = {row.id: row.line for row in train_rows}
+def _check_listed(rows: Sequence[Row], images: Path, class_names: Sequence[str]) -> None:
+    check_ids(
+        ((row.id, row.place) for row in rows),
+        remedy="rename or remove one; an image is listed once, either to train on or held out",
+    )
+    known, seen = set(class_names), {}
     for row in rows:
         for label in row.labels:
-            if label not in class_names:
-                known = ", ".join(class_names)
-                raise ValueError(f"{path}, row {row.line}: the class {label!r} is not in {train_path}; it has {known}")
-        if row.id in seen:
+            if label not in known:
+                names = shown(", ".join(class_names))
+                raise ValueError(
+                    f"{row.place}: the class {quoted(label)} is not one that is trained on; those are {names}"
+                )
+        state = _stat(images / row.image)
+        other = seen.setdefault((state.st_dev, state.st_ino), row) if state and state.st_ino else row
+        if other is not row:
             raise ValueError(
-                f"{path}, row {row.line}: the id {row.id!r} is also in row {seen[row.id]} of {train_path};"
-                " an image is either trained on or held out"
+                f"{row.place}: the image {quoted(row.image)} is the file {quoted(other.image)} of {other.place} under"
+                " another name; remove one"
             )
 
 
-def _check_images(path: Path, rows: list[Row], images: Path) -> None:
+def _check_images(rows: Sequence[Row], images: Path, *, by_suffix: bool) -> None:
     for row in rows:
-        if not (images / row.image).is_file():
+        state = _stat(images / row.image)
+        remedy = "correct the row, or set config.data.on_error=skip"
+        if state is None or not stat.S_ISREG(state.st_mode):
+            what = "is missing" if state is None else "is not a file"
+            raise ValueError(f"{row.place}: the image {shown(images / row.image)} {what}; {remedy}")
+        if by_suffix and not row.image.lower().endswith(SUFFIXES):
             raise ValueError(
-                f"{path}, row {row.line}: the image {images / row.image} is missing; correct the row, or set"
-                " config.data.on_error=skip"
+                f"{row.place} is no photo ({' '.join(SUFFIXES)}); remove it, or set config.data.on_error=skip"
             )
 
 
-def _path(root: str, name: str, key: str) -> Path:
-    if not name:
-        raise ValueError(f"config.data.folder.{key} is empty; set it to a CSV with the columns image,labels")
-    return Path(root) / name
+def _stat(path: Path) -> os.stat_result | None:
+    try:
+        return os.stat(path)
+    except (OSError, ValueError):
+        return None
 
 
 def _folder(root: str, name: str, key: str) -> Path:
     path = Path(root) / name
     if not path.is_dir():
-        raise ValueError(f"config.data.folder.{key}: {path} is not a folder; set it to the folder of {key}")
+        raise ValueError(f"config.data.folder.{key}: {shown(path)} is not a folder; set it to the folder of {key}")
     return path

@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Float32, UInt8
 
 from ssenet_jax.datasets import scene_art as art
+from ssenet_jax.datasets.fingerprints import fingerprint
 from ssenet_jax.datasets.records import Record, multi_hot
 
 CLASS_NAMES = tuple(art.PARTS)
@@ -66,6 +67,13 @@ class _Creature:
         return np.hypot(y - self.part_centre[0], x - self.part_centre[1]) < self.part_radius
 
 
+def open_split(data_config, split: str, *, check_files: bool) -> "Scenes":
+    """The scenes of a split; there is no file to check."""
+    scenes = data_config.scenes
+    count = scenes.num_train if split == "train" else scenes.num_test
+    return Scenes(split, seed=scenes.seed, count=count, size=scenes.size)
+
+
 class Scenes:
     """The drawn scenes of one split.
 
@@ -92,6 +100,7 @@ class Scenes:
             )
         self._split, self._seed, self._size = split, seed, size
         self.ids = [f"{split}_{index:05d}" for index in range(count)]
+        self.identity = {"name": "scenes", "classes": list(CLASS_NAMES), "seed": seed, "size": size}
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -100,7 +109,10 @@ class Scenes:
         draw = _remembered if self._size <= REMEMBERED_SIZE else _draw_numbered
         image, mask = draw(self._seed, SPLITS.index(self._split), range(len(self.ids))[index], self._size)
         labels = multi_hot(np.setdiff1d(mask, [0]).astype(int) - 1, len(CLASS_NAMES))
-        return {"id": self.ids[index], "image": image, "labels": labels, "mask": mask}
+        return {"id": self.ids[index], "image": image, "size": mask.shape, "labels": labels, "mask": mask}
+
+    def fingerprints(self) -> dict[str, str]:
+        return {image_id: fingerprint(self._seed, self._size, image_id) for image_id in self.ids}
 
 
 def _draw_numbered(seed: int, split: int, index: int, size: int):

@@ -1,7 +1,6 @@
 """PASCAL VOC 2012: a tfds builder over an extracted devkit that needs no TensorFlow, and the source of its records."""
 
 import contextlib
-import hashlib
 import io
 import os
 import tempfile
@@ -19,10 +18,13 @@ from ssenet_jax.datasets.devkit import (
     find_devkit,
     image_path,
     mask_path,
-    read_classes,
+    read_annotations,
     read_ids,
 )
-from ssenet_jax.datasets.records import IGNORE, Record, decode_image, decode_mask, multi_hot
+from ssenet_jax.datasets.fingerprints import file_state, fingerprint
+from ssenet_jax.datasets.formats import open_photo
+from ssenet_jax.datasets.records import IGNORE, Record, decode_image, decode_mask, multi_hot, read_bytes
+from ssenet_jax.messages import shown
 
 DEFAULT_CACHE = "~/.cache/ssenet_jax"
 
@@ -67,10 +69,10 @@ class Voc12(tfds.core.GeneratorBasedBuilder):
                 position,
                 {
                     "id": image_id,
-                    "image": image.read_bytes() if image.exists() else b"",
+                    "image": read_bytes(image, "make it readable") if image.is_file() else b"",
                     "labels": classes,
-                    "mask": grey_png(mask) if mask.exists() else _png(Image.new("L", (1, 1), IGNORE)),
-                    "has_mask": mask.exists(),
+                    "mask": grey_png(mask) if mask.is_file() else _png(Image.new("L", (1, 1), IGNORE)),
+                    "has_mask": mask.is_file(),
                 },
             )
 
@@ -80,21 +82,50 @@ class Voc12Source:
 
     class_names = CLASS_NAMES
 
-    def __init__(self, examples, *, devkit: Path, ids: list[str], has_masks: bool):
-        self._examples, self._devkit = examples, devkit
-        self.ids, self.has_masks = ids, has_masks
+    def __init__(self, prepared: Path, split: str, *, devkit: Path, ids: list[str]):
+        self._prepared, self._devkit, self.ids = prepared, devkit, ids
+        with self._naming_damage():
+            raw = {"image": tfds.decode.SkipDecoding(), "mask": tfds.decode.SkipDecoding()}
+            self._examples = tfds.builder_from_directory(prepared).as_data_source(split=split, decoders=raw)
+        self.has_masks = any(mask_path(devkit, image_id).is_file() for image_id in ids)
+        self.identity = {"name": "voc12", "classes": list(CLASS_NAMES), "lists": {split: fingerprint(ids)}}
 
     def __len__(self) -> int:
         return len(self.ids)
 
     def __getitem__(self, index: int) -> Record:
-        image_id, example = self.ids[index], self._examples[index]
+        image_id = self.ids[index]
+        with self._naming_damage():
+            example = self._examples[index]
         image = decode_image(example["image"], str(image_path(self._devkit, image_id)))
-        record: Record = {"id": image_id, "image": image, "labels": multi_hot(example["labels"], len(CLASS_NAMES))}
+        size, labels = (image.shape[0], image.shape[1]), multi_hot(example["labels"], len(CLASS_NAMES))
+        record: Record = {"id": image_id, "image": image, "size": size, "labels": labels}
         if example["has_mask"]:
             name = str(mask_path(self._devkit, image_id))
-            record["mask"] = decode_mask(example["mask"], name, size=image.shape[:2], num_classes=len(CLASS_NAMES))
+            record["mask"] = decode_mask(example["mask"], name, size=size, num_classes=len(CLASS_NAMES))
         return record
+
+    def fingerprints(self) -> dict[str, str]:
+        return {image_id: fingerprint(_file_states(self._devkit, image_id)) for image_id in self.ids}
+
+    @contextlib.contextmanager
+    def _naming_damage(self) -> Iterator[None]:
+        """Damage to the prepared records is no fault of a photo's, and is not left out as one."""
+        try:
+            yield
+        except MemoryError:
+            raise
+        except Exception as error:  # array_record, tfds and protobuf each raise their own
+            raise OSError(
+                f"the prepared records {shown(self._prepared)} are damaged ({error}); delete that folder, and they are"
+                " made again"
+            ) from error
+
+
+def open_split(data_config, split: str, *, check_files: bool) -> Voc12Source:
+    """The split that the section `data` of a config describes."""
+    places = {"sbd_root": data_config.sbd_root, "cache": data_config.cache}
+    return open_voc12(data_config.root, split, **places, check_files=check_files)
 
 
 def open_voc12(root: str, split: str, *, sbd_root: str, cache: str, check_files: bool) -> Voc12Source:
@@ -117,21 +148,25 @@ def open_voc12(root: str, split: str, *, sbd_root: str, cache: str, check_files:
         raise ValueError(f"voc12 has no split {split!r}; it has {', '.join(SPLITS)}")
     devkit = find_devkit(root)
     ids = read_ids(devkit, split, sbd_root)
-    missing = [image_id for image_id in ids if check_files and not image_path(devkit, image_id).exists()]
+    missing = [image_id for image_id in ids if check_files and not image_path(devkit, image_id).is_file()]
     if missing:
         path = image_path(devkit, missing[0])
         more = f" and {len(missing) - 1} more" if missing[1:] else ""
         raise ValueError(
-            f"image {path}{more}, listed for split {split}, is missing; restore it, or set config.data.on_error=skip"
+            f"image {shown(path)}{more}, listed for split {split}, is missing; restore it, or set"
+            " config.data.on_error=skip"
         )
-    prepared = Path(cache or DEFAULT_CACHE).expanduser() / f"voc12-{split}-{_fingerprint(devkit, split, ids)}"
+    prepared = _cache_folder(cache) / f"voc12-{split}-{_fingerprint(devkit, split, ids)}"
     if not prepared.exists():
-        classes = {image_id: read_classes(devkit, image_id, required=split != "test") for image_id in ids}
-        _prepare(devkit, split, classes, prepared)
-    raw = {"image": tfds.decode.SkipDecoding(), "mask": tfds.decode.SkipDecoding()}
-    examples = tfds.builder_from_directory(prepared).as_data_source(split=split, decoders=raw)
-    has_masks = any(mask_path(devkit, image_id).exists() for image_id in ids)
-    return Voc12Source(examples, devkit=devkit, ids=ids, has_masks=has_masks)
+        _prepare(devkit, split, read_annotations(devkit, ids, required=split != "test"), prepared)
+    return Voc12Source(prepared, split, devkit=devkit, ids=ids)
+
+
+def _cache_folder(cache: str) -> Path:
+    try:
+        return Path(cache or DEFAULT_CACHE).expanduser()
+    except RuntimeError as error:
+        raise ValueError(f"{error}; set config.data.cache to a folder for prepared records") from error
 
 
 def _prepare(devkit: Path, split: str, classes: dict[str, list[str]], target: Path) -> None:
@@ -159,21 +194,23 @@ def _build(builder: Voc12, target: Path) -> None:
 
 
 def _fingerprint(devkit: Path, split: str, ids: list[str]) -> str:
-    digest = hashlib.sha256(repr((str(Voc12.VERSION), str(devkit.resolve()), split)).encode())
-    for image_id in ids:
-        paths = image_path(devkit, image_id), mask_path(devkit, image_id), annotation_path(devkit, image_id)
-        stats = [(stat.st_size, stat.st_mtime_ns) for stat in (path.stat() for path in paths if path.exists())]
-        digest.update(repr((image_id, stats)).encode())
-    return digest.hexdigest()[:16]
+    states = [(image_id, _file_states(devkit, image_id)) for image_id in ids]
+    return fingerprint(str(Voc12.VERSION), str(devkit.resolve()), split, states)
+
+
+def _file_states(devkit: Path, image_id: str) -> list[tuple[int, int] | None]:
+    paths = image_path(devkit, image_id), mask_path(devkit, image_id), annotation_path(devkit, image_id)
+    return [file_state(path) for path in paths]
 
 
 def grey_png(path: Path) -> bytes:
     """A mask file as PNG of mode L; the palette is dropped, so that no reader turns the class numbers into colours."""
+    data = read_bytes(path, "make it readable")
     try:
-        with Image.open(path) as opened:
+        with open_photo(data) as opened:
             grey = Image.fromarray(np.asarray(opened))
     except Exception:  # a damaged mask is kept as it is: reading the record names it, or leaves it out
-        return path.read_bytes()
+        return data
     return _png(grey)
 
 

@@ -1,5 +1,20 @@
 """Backbones and the networks built on them. Each returns `(output, taps)`."""
 
-from ssenet_jax.models.heads import AFFINITY_STRIDE, BACKBONES, AffinityNet, CamNet, DeepLab, output_size
+from ssenet_jax.models.backbone import Backbone
+from ssenet_jax.models.heads import AFFINITY_STRIDE, AffinityNet, CamNet, DeepLab
+from ssenet_jax.models.network import BACKBONES, backbone_row, default_frozen, output_size
 
-__all__ = ["AFFINITY_STRIDE", "BACKBONES", "AffinityNet", "CamNet", "DeepLab", "output_size"]
+NETWORKS = {"cam": CamNet, "affinity": AffinityNet, "segmenter": DeepLab}
+
+__all__ = [
+    "AFFINITY_STRIDE",
+    "BACKBONES",
+    "NETWORKS",
+    "AffinityNet",
+    "Backbone",
+    "CamNet",
+    "DeepLab",
+    "backbone_row",
+    "default_frozen",
+    "output_size",
+]

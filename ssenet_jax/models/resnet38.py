@@ -6,6 +6,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
+from ssenet_jax.models.backbone import MXNET_LEAVES, Backbone
 from ssenet_jax.models.layers import Conv, Norm, channel_dropout, rematerialised, scale_width, strided_sizes
 
 
@@ -81,13 +82,18 @@ class BottleneckBlock(nn.Module):
 
 
 class ResNet38(nn.Module):
-    """Returns conv6 (4096 channels times width) and the taps conv4, conv5 and conv6, all at stride 8."""
+    """Returns conv6 (4096 channels times width) and the taps conv4, conv5 and conv6, all at stride 8.
+
+    Args:
+        output_stride: as for every backbone; this one has 8 alone.
+    """
 
     width: float = 1.0
     norm: str = "frozen"
     dtype: jnp.dtype = jnp.float32
     dropout: float = 1.0
     remat: bool = False
+    output_stride: int = 8
 
     @nn.compact
     def __call__(
@@ -112,3 +118,28 @@ class ResNet38(nn.Module):
         x, _ = b7(x, sizes, train)
         taps["conv6"] = nn.relu(Norm(self.norm, dtype=self.dtype, name="bn7")(x, train))
         return taps["conv6"], taps
+
+
+def mxnet_name(path: tuple[str, ...]) -> str:
+    """The name in the published MXNet file: b2 is 2a there, b2_1 is 2b1; layers are `res2b1_branch2a`, `bn2b1_...`."""
+    kind, leaf = MXNET_LEAVES[path[-1]]
+    module, *member = path[:-1]
+    if not member:
+        return f"{kind}:{module}_{leaf}"
+    stage, _, repeat = module.removeprefix("b").partition("_")
+    block = f"{stage}b{repeat}" if repeat else f"{stage}a"
+    prefix, branch = member[0].split("_", 1)
+    return f"{kind}:{'res' if prefix == 'conv' else 'bn'}{block}_{branch}_{leaf}"
+
+
+BACKBONES = {
+    "resnet38": Backbone(
+        build=ResNet38,
+        tap_strides={8: (8, 8, 8)},
+        mean=(123.675, 116.28, 103.53),
+        std=(58.395, 57.12, 57.375),
+        frozen=(r"backbone/(conv1a|b2(_\d)?)/.*", r"backbone/(.*/)?bn[^/]*/.*"),
+        mxnet_name=mxnet_name,
+        dropped=r"arg:linear1000_.*",
+    )
+}

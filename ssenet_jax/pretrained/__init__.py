@@ -3,6 +3,7 @@
 from ssenet_jax.pretrained.load import from_mxnet, from_torch, initialise_missing, load_weights, read_weights, shapes_of
 from ssenet_jax.pretrained.mxnet import read_mxnet_params
 from ssenet_jax.pretrained.npz import read_npz
+from ssenet_jax.pretrained.safetensors import read_safetensors
 from ssenet_jax.pretrained.torch import read_torch_checkpoint
 
 __all__ = [
@@ -12,6 +13,7 @@ __all__ = [
     "load_weights",
     "read_mxnet_params",
     "read_npz",
+    "read_safetensors",
     "read_torch_checkpoint",
     "read_weights",
     "shapes_of",

@@ -1,36 +1,31 @@
 """Turns a weight file into a checkpoint, which a config names as `init.weights`."""
 
-import functools
 import tempfile
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-import flax.linen as nn
 import jax
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from ssenet_jax.checkpoint import Checkpoints
-from ssenet_jax.models import AffinityNet, CamNet, DeepLab
+from ssenet_jax.models import BACKBONES, NETWORKS, backbone_row
 from ssenet_jax.pretrained.load import place, read_weights, shapes_of
 
-NETWORKS: dict[str, Callable[..., nn.Module]] = {
-    "cam": CamNet,
-    "affinity": AffinityNet,
-    "segmenter": DeepLab,
-    "efficientnet_lite0": functools.partial(CamNet, backbone="efficientnet_lite0"),
-}
 
-
-def import_weights(file: str | Path, network: str, out: Path, *, allow_missing: Iterable[str] = ()) -> int:
+def import_weights(
+    file: str | Path, network: str, out: Path, *, backbone: str = "", allow_missing: Iterable[str] = ()
+) -> int:
     """Writes what a weight file holds of a network as a checkpoint, under a temporary name until it is complete.
 
     Modules that the file lacks are not in the checkpoint either: who loads it names them again.
 
     Args:
-        file: a .params, .pth, .pt or .npz file, or "efficientnet_lite0" for the packaged one.
-        network: a key of `NETWORKS`. For "efficientnet_lite0" the classifier fc8 may always be missing.
+        file: a .params, .pth, .pt or .npz file, or a backbone with packaged weights, such as "efficientnet_lite0";
+            these have no head, so all of the network's may be missing.
+        network: a key of `NETWORKS`.
         out: a folder that does not exist yet.
+        backbone: a key of `BACKBONES`; "" stands for the one whose packaged weights `file` names, else for resnet38.
         allow_missing: modules that the file may lack, such as "fc8".
 
     Returns:
@@ -42,13 +37,17 @@ def import_weights(file: str | Path, network: str, out: Path, *, allow_missing: 
     """
     if network not in NETWORKS:
         raise ValueError(f"--model is {network!r}; expected one of {', '.join(NETWORKS)}")
+    packaged = str(file) in BACKBONES
+    backbone = backbone or (str(file) if packaged else "resnet38")
+    backbone_row(backbone)
     if out.exists():
         raise ValueError(f"{out} exists already; give --out another name")
     arrays = read_weights(file)
-    model = NETWORKS[network](**_classes(arrays, network))
+    model = NETWORKS[network](backbone=backbone, **_classes(arrays, network))
     shapes = shapes_of(model)
-    allowed = {*allow_missing, *(("fc8",) if network == "efficientnet_lite0" else ())}
-    _check_modules(allowed, shapes)
+    _check_modules(allow_missing, shapes)
+    heads = {path[1] for path in flatten_dict(shapes)} - {"backbone"}
+    allowed = {*allow_missing, *(heads if packaged else ())}
     try:
         leaves = flatten_dict(place(arrays, model, shapes, allow_missing=allowed))
     except ValueError as error:

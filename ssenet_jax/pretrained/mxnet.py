@@ -6,10 +6,13 @@ from pathlib import Path
 
 import numpy as np
 
+from ssenet_jax.messages import one_line
+from ssenet_jax.pretrained.checks import check_names
+
 _MAGIC = 0x112
 _V1, _V2, _V3 = 0xF993FAC8, 0xF993FAC9, 0xF993FACA
 _DTYPES = ("<f4", "<f8", "<f2", "u1", "<i4", "i1", "<i8")
-_MOST_AXES = 32
+_MOST_AXES, _LARGEST_SIZE = 32, 1 << 48
 
 
 class _Reader:
@@ -50,7 +53,7 @@ def read_mxnet_params(path: str | Path) -> dict[str, np.ndarray]:
     try:
         return _read_file(reader)
     except ValueError as error:
-        raise ValueError(f"{path}: {error}") from error
+        raise ValueError(one_line(f"{path}: {error}")) from error
 
 
 def _read_file(reader: _Reader) -> dict[str, np.ndarray]:
@@ -83,8 +86,8 @@ def _read_array(reader: _Reader, what: str) -> np.ndarray:
     # without NumPy semantics (V3) no axes means no array, and nothing follows
     if axes == 0 and word != _V3:
         return np.zeros((0,), np.float32)
-    if any(size < 0 for size in shape):
-        raise ValueError(f"{what} has shape {shape}")
+    if any(not 0 <= size <= _LARGEST_SIZE for size in shape):
+        raise ValueError(f"{what} has shape {shape}; sizes are 0 to 2^48")
     _, _, code = reader.numbers("iii", what)
     if not 0 <= code < len(_DTYPES):
         raise ValueError(f"{what} has dtype code {code}; expected 0 to {len(_DTYPES) - 1}")
@@ -104,6 +107,5 @@ def _read_names(reader: _Reader, count: int) -> list[str]:
             names.append(str(reader.bytes(length, f"name {index}"), "utf-8"))
         except UnicodeDecodeError as error:
             raise ValueError(f"name {index} is not UTF-8") from error
-    if len(set(names)) != count:
-        raise ValueError(f"names occur twice: {sorted({name for name in names if names.count(name) > 1})}")
+    check_names(names)
     return names

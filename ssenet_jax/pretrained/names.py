@@ -1,53 +1,30 @@
-"""How our parameter paths are called in files made elsewhere."""
+"""How our parameter paths are called in files made elsewhere: the backbone's by its row, the heads' by one rule."""
 
-import re
-from collections.abc import Callable
-
-_TORCH_LEAVES = {"kernel": "weight", "scale": "weight", "bias": "bias", "mean": "running_mean", "var": "running_var"}
-_MXNET_LEAVES = {
-    "kernel": ("arg", "weight"),
-    "scale": ("arg", "gamma"),
-    "bias": ("arg", "beta"),
-    "mean": ("aux", "moving_mean"),
-    "var": ("aux", "moving_var"),
-}
-
-# what a file may hold beyond the model: ImageNet classifiers, counters
-TORCH_DROPPED = re.compile(r".*\.num_batches_tracked|_fc\.(weight|bias)")
-MXNET_DROPPED = re.compile(r"arg:linear1000_.*")
-
-NameMap = Callable[[tuple[str, ...]], str]
+from ssenet_jax.models import backbone_row
+from ssenet_jax.models.backbone import MXNET_LEAVES, NameMap, torch_name
 
 
-def resnet38_torch_name(path: tuple[str, ...]) -> str:
-    """The name in the authors' PyTorch code: (..., "b2", "bn_branch2a", "scale") is b2.bn_branch2a.weight."""
-    modules = path[2:-1] if path[1] == "backbone" else path[1:-1]
-    return ".".join((*modules, _TORCH_LEAVES[path[-1]]))
+def torch_names(backbone: str) -> NameMap:
+    """The names in a PyTorch state dict of the networks on a backbone; ("params", "fc8", "kernel") is fc8.weight."""
+    return _with_heads(backbone_row(backbone).torch_name, torch_name)
 
 
-def efficientnet_lite_torch_name(path: tuple[str, ...]) -> str:
-    """The same for EfficientNet-Lite0: `blocks_3/bn1/mean` is `_blocks.3._bn1.running_mean` in the published file."""
-    if path[1] != "backbone":
-        return resnet38_torch_name(path)
-    modules = ["_" + re.sub(r"^blocks_", "blocks.", module) for module in path[2:-1]]
-    return ".".join((*modules, _TORCH_LEAVES[path[-1]]))
+def mxnet_names(backbone: str) -> NameMap:
+    """The same in a `.params` file.
+
+    Raises:
+        ValueError: the backbone has no such names.
+    """
+    below = backbone_row(backbone).mxnet_name
+    if below is None:
+        raise ValueError(f"the names of backbone {backbone} in MXNet files are not known; give a .pth or .npz file")
+    return _with_heads(below, lambda path: f"{MXNET_LEAVES[path[-1]][0]}:{path[0]}_{MXNET_LEAVES[path[-1]][1]}")
 
 
-def resnet38_mxnet_name(path: tuple[str, ...]) -> str:
-    """The same in the published MXNet file: b2 is 2a there, b2_1 is 2b1; layers are `res2b1_branch2a`, `bn2b1_...`."""
-    kind, leaf = _MXNET_LEAVES[path[-1]]
-    if path[1] != "backbone":
-        return f"{kind}:{'_'.join(path[1:-1])}_{leaf}"
-    module, *member = path[2:-1]
-    if not member:
-        return f"{kind}:{module}_{leaf}"
-    stage, _, repeat = module.removeprefix("b").partition("_")
-    block = f"{stage}b{repeat}" if repeat else f"{stage}a"
-    prefix, branch = member[0].split("_", 1)
-    return f"{kind}:{'res' if prefix == 'conv' else 'bn'}{block}_{branch}_{leaf}"
+def dropped(backbone: str) -> str:
+    """A regex over the names that a file may hold beyond the model: ImageNet classifiers, counters."""
+    return rf".*\.num_batches_tracked|{backbone_row(backbone).dropped}"
 
 
-TORCH_NAMES: dict[str, NameMap] = {
-    "resnet38": resnet38_torch_name,
-    "efficientnet_lite0": efficientnet_lite_torch_name,
-}
+def _with_heads(below: NameMap, head: NameMap) -> NameMap:
+    return lambda path: below(path[2:]) if path[1] == "backbone" else head(path[1:])

@@ -1,37 +1,24 @@
-"""Reads NumPy `.npz` archives; arrays of objects are refused, and no array is larger than its entry."""
+"""Reads weights from NumPy's `.npz` archives."""
 
-import io
-import math
-import zipfile
 from pathlib import Path
 
 import numpy as np
 
+from ssenet_jax import arrays
+from ssenet_jax.messages import one_line
+from ssenet_jax.pretrained.checks import check_names
+
 
 def read_npz(path: str | Path) -> dict[str, np.ndarray]:
-    """Reads the arrays of an `.npz` file.
+    """Reads the arrays of an `.npz` file; arrays of objects are refused, and no array is larger than its entry.
 
     Raises:
-        ValueError: the file is damaged, or an entry is no array of numbers or shorter than its header says.
+        ValueError: the file is damaged, holds a name twice, or an entry is no array of numbers or not as long as its
+            header says.
     """
+    weights = arrays.read_npz(path)
     try:
-        with zipfile.ZipFile(path) as archive:
-            return {info.filename.removesuffix(".npy"): _read_entry(archive, info) for info in archive.infolist()}
-    except FileNotFoundError:
-        raise
-    except Exception as error:  # a damaged archive can raise nearly anything
-        raise ValueError(f"{path}: not a readable .npz file ({error})") from error
-
-
-def _read_entry(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> np.ndarray:
-    content = io.BytesIO(archive.read(info))
-    version = np.lib.format.read_magic(content)
-    read_header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-    shape, _, dtype = read_header(content)
-    held = len(content.getbuffer()) - content.tell()
-    if dtype.hasobject:
-        raise ValueError(f"{info.filename} holds Python objects; only numbers are read")
-    if math.prod(shape) * dtype.itemsize != held:
-        raise ValueError(f"{info.filename} has {held} bytes of data, expected shape {shape} of {dtype}")
-    content.seek(0)
-    return np.lib.format.read_array(content, allow_pickle=False)
+        check_names(weights)
+    except ValueError as error:
+        raise ValueError(one_line(f"{path}: {error}")) from error
+    return weights

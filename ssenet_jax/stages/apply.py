@@ -48,7 +48,7 @@ def propagate(context: Context, job: Job) -> None:
 
     def finish(record, scores):
         classes = record["cam"].classes
-        height, width = inference.cells_of(record["image"].shape[:2])
+        height, width = inference.cells_of(record["image"].shape[:2], config.affinity.stride)
         path = job.writes.file(record["id"], record["split"])
         write_cam(path, Cam(scores[:height, :width, : len(classes)], classes))
 
@@ -105,14 +105,13 @@ def records(context: Context, job: Job, extend: Callable[[dict], dict] = lambda 
 
     Args:
         context, job: of the stage.
-        extend: what a record gets from earlier stages; called in those threads with its "split" and "size" known.
+        extend: what a record gets from earlier stages; called in those threads with its "split" known.
     """
     for split, todo in job.todo.items():
         source = context.sources[split]
 
         def read(index, split=split, source=source):
-            record = source[index]
-            return extend({"size": record["image"].shape[:2], **record, "split": split})
+            return extend({**source[index], "split": split})
 
         with Progress(f"{job.title}, {split}", len(todo)) as progress:
             for record in batching.read_ahead(read, todo):

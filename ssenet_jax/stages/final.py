@@ -6,7 +6,7 @@ from ssenet_jax import artifacts
 from ssenet_jax.report import page
 from ssenet_jax.stages import score
 from ssenet_jax.stages.context import Context
-from ssenet_jax.stages.table import TABLE, place_of, sections_of, with_needs
+from ssenet_jax.stages.table import TABLE, asked_for, place_of, sections_of
 
 
 def settings_of(name: str, config: ConfigDict) -> dict:
@@ -35,7 +35,7 @@ def evaluate_all(context: Context) -> None:
     """`evaluate` for all that the config asks for and that is complete."""
     if not context.is_writer:
         return
-    for name in with_needs(context.config.stages, context.config):
+    for name in asked_for(context.config):
         if is_complete(name, context):
             evaluate(context, name)
 

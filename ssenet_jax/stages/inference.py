@@ -13,7 +13,7 @@ from ssenet_jax.bicubic import resize_bicubic, scaled_sizes
 from ssenet_jax.cam import fuse_scales
 from ssenet_jax.crf import jax_backend
 from ssenet_jax.equivariance import resize_valid
-from ssenet_jax.models import AFFINITY_STRIDE, BACKBONES, output_size
+from ssenet_jax.models import BACKBONES, output_size
 from ssenet_jax.random_walk import random_walk, transition
 from ssenet_jax.stages.batching import Photos
 
@@ -72,7 +72,7 @@ def cam_function(model: Any, *, scales: tuple[float, ...], flip: bool, dtype: An
             wanted = jnp.tile(classes, (repeats, 1))[:, None, None]
             cam = jnp.take_along_axis(cam.astype(jnp.float32), wanted, axis=3)
             # the authors' network enlarges the map to its own input before the relu
-            return jax.nn.relu(resize_valid(cam, output_size(sizes, model.backbone), sizes, images.shape[1:3]))
+            return jax.nn.relu(resize_valid(cam, _cells(model, sizes), sizes, images.shape[1:3]))
 
         views = [network_input(photos, scale, model.backbone) for scale in scales]
         cams = _multi_scale(network, photos, views, lambda sizes: sizes, flip)
@@ -81,20 +81,24 @@ def cam_function(model: Any, *, scales: tuple[float, ...], flip: bool, dtype: An
     return jax.jit(fused)
 
 
+def _cells(model: Any, sizes: Array) -> Array:
+    return output_size(sizes, model.backbone, model.output_stride)
+
+
 def walk_function(model: Any, *, radius: int, beta: float, steps: int, border: str, method: str) -> Callable:
     """Builds the random walk on the CAMs of a batch.
 
     Every map walks alone and a constant one stays as it is, so a background of constant score need not walk.
 
     Returns:
-        ``f(variables, photos, cams)`` -> (n, h/8, w/8, m) float32 scores of the classes in the CAMs' slots.
+        ``f(variables, photos, cams)`` -> (n, h/stride, w/stride, m) float32 scores of the classes in the CAMs' slots.
     """
 
     def propagate(variables, photos, cams):
         images, sizes = network_input(photos, 1.0, model.backbone)
         features, _ = model.apply(variables, images, sizes=sizes)
-        cells = -(-sizes // AFFINITY_STRIDE)
-        scores = _pool(_zero_outside(cams.astype(jnp.float32), sizes), AFFINITY_STRIDE)
+        cells = -(-sizes // model.stride)
+        scores = _pool(_zero_outside(cams.astype(jnp.float32), sizes), model.stride)
 
         def one(features, scores, size):
             walk = transition(features, radius=radius, beta=beta, border=border, size=size)
@@ -114,7 +118,7 @@ def probability_function(model: Any, *, scales: Sequence[float], flip: bool) -> 
             return model.apply(variables, images, sizes=sizes)[0].astype(jnp.float32)
 
         views = [network_input(photos, scale, model.backbone) for scale in scales]
-        logits = _multi_scale(network, photos, views, lambda sizes: output_size(sizes, model.backbone), flip)
+        logits = _multi_scale(network, photos, views, lambda sizes: _cells(model, sizes), flip)
         return jax.nn.softmax(logits / views_per_image)
 
     return jax.jit(probabilities)
@@ -156,7 +160,7 @@ def _pool(x: Array, stride: int) -> Array:
     return x.reshape(n, h // stride, stride, w // stride, stride, k).mean((2, 4))
 
 
-def cells_of(size: tuple[int, int]) -> tuple[int, int]:
-    """The cells of AffinityNet that an image of this height and width has."""
+def cells_of(size: tuple[int, int], stride: int) -> tuple[int, int]:
+    """The cells that an image of this height and width has."""
     height, width = size
-    return -(-height // AFFINITY_STRIDE), -(-width // AFFINITY_STRIDE)
+    return -(-height // stride), -(-width // stride)

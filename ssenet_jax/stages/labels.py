@@ -9,7 +9,6 @@ from ssenet_jax.artifacts import Cam, read_cam, read_seeds, write_mask
 from ssenet_jax.crf import pick_backend
 from ssenet_jax.datasets.augment import resize_mask
 from ssenet_jax.equivariance import linear_matrix
-from ssenet_jax.models import AFFINITY_STRIDE
 from ssenet_jax.stages import apply, batching, seeds
 from ssenet_jax.stages.context import Context, Job
 from ssenet_jax.stages.seeds import Background
@@ -49,7 +48,7 @@ def label(context: Context, job: Job) -> None:
 
     def with_scores(record):
         cam = read_cam(place.file(record["id"], record["split"]))
-        return {**record, "cam": scores_of(cam, record["image"].shape[:2])}
+        return {**record, "cam": scores_of(cam, record["image"].shape[:2], context.config.affinity.stride)}
 
     if settings.crf:
         return _refine(context, job, apply.records(context, job, with_scores), (background,), seeds.write_labels)
@@ -61,10 +60,10 @@ def label(context: Context, job: Job) -> None:
     _write_each(context, job, labels_of)
 
 
-def walk_scores(cam: Cam, size: tuple[int, int]) -> Cam:
-    """The scores of a walk, one a cell, brought bilinearly to a height and width in pixels, float32."""
+def walk_scores(cam: Cam, size: tuple[int, int], stride: int) -> Cam:
+    """The scores of a walk, float32 at an image's height and width; a cell spans `stride` pixels of it."""
     rows, columns = (
-        linear_matrix(cells, cells * AFFINITY_STRIDE)[:length].astype(np.float32)
+        linear_matrix(cells, cells * stride)[:length].astype(np.float32)
         for cells, length in zip(cam.maps.shape[:2], size, strict=True)
     )
     wide = np.tensordot(columns, cam.maps.astype(np.float32), (1, 1))  # (w, cells, m)
@@ -87,7 +86,12 @@ def _from_masks(place, record):
     return record["mask"]
 
 
-SCORES: dict[str, Callable] = {"walk": walk_scores, "cam": lambda cam, size: cam}  # of the maps at the image's size
+def cam_scores(cam: Cam, size: tuple[int, int], stride: int) -> Cam:
+    """CAMs have their image's size already."""
+    return cam
+
+
+SCORES: dict[str, Callable] = {"walk": walk_scores, "cam": cam_scores}  # of the maps at the image's size
 LABELS: dict[str, Callable] = {"seeds": _from_seeds, "masks": _from_masks}  # of the place read from and the record
 
 

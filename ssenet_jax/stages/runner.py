@@ -1,23 +1,29 @@
 """Runs stages one after the other, each where it stopped."""
 
 import contextlib
+import functools
 import signal
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import jax
 from ml_collections import ConfigDict
 
 from ssenet_jax import artifacts
+from ssenet_jax.datasets import Source
 from ssenet_jax.stages import final
 from ssenet_jax.stages.context import Context, Job
-from ssenet_jax.stages.table import TABLE, needs_of, place_of, with_needs
+from ssenet_jax.stages.table import TABLE, asked_for, needs_of, place_of
 from ssenet_jax.training import hosts, recipes
 from ssenet_jax.training.loop import Preempted
 
 FINAL = {"evaluate": final.evaluate_all, "report": final.write_report}
-ORDER = (*TABLE, *FINAL)
+
+
+def order() -> tuple[str, ...]:
+    """Every stage, in the order of the data flow."""
+    return (*TABLE, *FINAL)
 
 
 def run_stages(config: ConfigDict, workdir: Path, names: tuple[str, ...] = ()) -> None:
@@ -26,16 +32,16 @@ def run_stages(config: ConfigDict, workdir: Path, names: tuple[str, ...] = ()) -
     Args:
         config: see ``config.paper_config``.
         workdir: made when absent; held by a lock while this runs.
-        names: of ``ORDER``; none stands for those of ``config.stages``, all that they read, and the final ones.
+        names: of ``order()``; none stands for those that the config asks for, and the final ones.
 
     Raises:
         ValueError: an unknown stage, bad data, or results in the workdir that were made under other settings.
         OSError: the workdir cannot be written, or another run is using it.
     """
-    unknown = [name for name in (*names, *config.stages) if name not in ORDER]
+    unknown = [name for name in names if name not in order()]
     if unknown:
-        raise ValueError(f"there is no stage {unknown[0]}; the stages are {', '.join(ORDER)}")
-    wanted = set(names) or {*with_needs(config.stages, config), *FINAL}
+        raise ValueError(f"there is no stage {unknown[0]}; the stages are {', '.join(order())}")
+    wanted = set(names) or {*asked_for(config), *FINAL}
     with artifacts.locked(workdir, jax.process_index()):
         context = Context(config, workdir)
         _check_batches(context, wanted)
@@ -43,7 +49,7 @@ def run_stages(config: ConfigDict, workdir: Path, names: tuple[str, ...] = ()) -
             artifacts.remove_partial(workdir)
             artifacts.write_text(workdir / "config.json", config.to_json(indent=1) + "\n")
         hosts.wait_for_all("begin")
-        for name in (name for name in ORDER if name in wanted):
+        for name in (name for name in order() if name in wanted):
             if name in FINAL:
                 FINAL[name](context)
             else:
@@ -55,7 +61,7 @@ def run_stages(config: ConfigDict, workdir: Path, names: tuple[str, ...] = ()) -
 def _check_batches(context: Context, names: Iterable[str]) -> None:
     """Raises one ValueError for every training whose batch the processes of the run cannot share."""
     problems = []
-    for training in dict.fromkeys(TABLE[name].training for name in ORDER if name in names and name in TABLE):
+    for training in dict.fromkeys(TABLE[name].training for name in TABLE if name in names):
         try:
             if training:
                 context.mesh_of(training)
@@ -83,15 +89,19 @@ def _run_stage(name: str, context: Context) -> None:
 
 
 def _todo(name: str, context: Context) -> dict[str, list[int]]:
-    """By split the images of this process's share without a result; the share does not depend on what others wrote."""
+    """By split the images that a stage still has to work on."""
     images, place = TABLE[name].images, place_of(name, context)
     if images is None:
         return {}
-    todo = {}
-    for split, source in images(context).items():
-        share = range(jax.process_index(), len(source), jax.process_count())
-        todo[split] = [index for index in share if not place.file(source.ids[index], split).exists()]
-    return todo
+    return {
+        split: missing(source, functools.partial(place.file, split=split)) for split, source in images(context).items()
+    }
+
+
+def missing(source: Source, file_of: Callable[[str], Path]) -> list[int]:
+    """The images of this process's share without a result; the share does not depend on what others have written."""
+    share = range(jax.process_index(), len(source), jax.process_count())
+    return [index for index in share if not file_of(source.ids[index]).exists()]
 
 
 def _make(name: str, context: Context, todo: dict[str, list[int]]) -> None:

@@ -1,5 +1,6 @@
 """Scores of what a stage wrote, against the masks of a split."""
 
+import functools
 import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
@@ -10,7 +11,7 @@ from ssenet_jax import metrics
 from ssenet_jax.artifacts import Cam, read_cam, read_mask, read_seeds
 from ssenet_jax.datasets.augment import resize_mask
 from ssenet_jax.stages.context import Context, Place, Sources
-from ssenet_jax.stages.labels import seed_labels, walk_scores
+from ssenet_jax.stages.labels import cam_scores, seed_labels, walk_scores
 
 
 class Subject(NamedTuple):
@@ -35,7 +36,7 @@ def subjects(context: Context, place: Place, sources: Sources, config_hash: str)
 
 def score_cams(context: Context, subjects: Sequence[Subject]) -> list[dict]:
     """CAMs at one alpha and over a sweep."""
-    return _score_scores(context, subjects, lambda cam, size: cam)
+    return _score_scores(context, subjects, cam_scores)
 
 
 def score_walks(context: Context, subjects: Sequence[Subject]) -> list[dict]:
@@ -63,14 +64,15 @@ def _score_labels(subject: Subject, read: Callable) -> dict:
     return _record(subject, total, count)
 
 
-def _score_scores(context: Context, subjects: Sequence[Subject], bring: Callable[[Cam, tuple], Cam]) -> list[dict]:
+def _score_scores(context: Context, subjects: Sequence[Subject], bring: Callable) -> list[dict]:
     """The training split first: with ``evaluate.best_alpha`` it settles the alpha of the others too."""
     settings, records = context.config.evaluate, []
+    at_size = functools.partial(bring, stride=context.config.affinity.stride)
     alpha = None if settings.best_alpha else settings.alpha
     for subject in subjects:
         if subject.split != context.config.data.train_split and alpha is None:
             alpha = settings.alpha
-        records.append(_sweep(subject, bring, settings.alphas, alpha))
+        records.append(_sweep(subject, at_size, settings.alphas, alpha))
         alpha = records[-1]["alpha"]
     return records
 

@@ -114,14 +114,29 @@ TABLE = {
 }  # fmt: skip
 
 
+_BASELINE = "infer_baseline_cams"
+
+
 def needs_of(name: str, config: ConfigDict) -> tuple[str, ...]:
     """The stages whose results a stage reads, under a config."""
     needs = TABLE[name].needs
     return needs(config) if callable(needs) else needs
 
 
-def with_needs(names: Iterable[str], config: ConfigDict) -> tuple[str, ...]:
-    """Stages and all that they read, in the order of the data flow."""
+def asked_for(config: ConfigDict) -> tuple[str, ...]:
+    """The stages that a config asks for and all that they read, in the order of the data flow.
+
+    Raises:
+        ValueError: it names a stage that there is not.
+    """
+    unknown = [name for name in config.stages if name not in TABLE]
+    if unknown:
+        raise ValueError(f"config.stages names {unknown[0]!r}; the stages are {', '.join(TABLE)}")
+    names = list(config.stages) or [list(TABLE)[-1]]
+    return _with_needs([*names, _BASELINE] if config.baseline else names, config)
+
+
+def _with_needs(names: Iterable[str], config: ConfigDict) -> tuple[str, ...]:
     wanted, waiting = set(), list(names)
     while waiting:
         name = waiting.pop()

@@ -56,7 +56,7 @@ def train_affinity(context: Context, job: Job) -> None:
         low, high = read_seeds(seeds.file(record["id"], split))
         return {**record, "low": low.maps, "high": high.maps, "classes": low.classes}
 
-    transform = augment.affinity_transform(crop=settings.crop, **_looks(context, settings))
+    transform = augment.affinity_transform(crop=settings.crop, stride=settings.stride, **_looks(context, settings))
     examples = Examples(Extended(context.train_source, with_seeds), transform)
     _fit(context, job, "affinity", settings.init, examples)
 

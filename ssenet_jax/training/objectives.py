@@ -103,12 +103,12 @@ def affinity(model: nn.Module, *, radius: int, border: str = "full") -> LossFn:
         border: "full" or "reference"; see `affinity.pair_affinity`.
 
     Returns:
-        A loss of batches with "image" (n,h,w,3) and "label" (n,h/8,w/8) uint8, 255 where the seeds do not agree.
+        A loss of batches with "image" (n,h,w,3) and "seeds" (n,h/8,w/8) uint8, 255 where the seeds do not agree.
     """
 
     def loss_fn(params, batch_stats, batch, rng, step):
         features, statistics = _apply(model, params, batch_stats, batch["image"], rng)
-        pairs = jax.vmap(lambda label: affinity_labels(label, radius, border=border))(batch["label"])
+        pairs = jax.vmap(lambda label: affinity_labels(label, radius, border=border))(batch["seeds"])
         metrics = dict(affinity_loss(pair_affinity(features, radius, border=border), *pairs))
         return metrics.pop("loss"), (statistics, metrics)
 

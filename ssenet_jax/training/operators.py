@@ -78,7 +78,10 @@ def _forms(name: str, arguments: Mapping[str, Any]) -> list[Callable[[jax.Array]
 def _value(name: str, parameter: inspect.Parameter, arguments: Mapping[str, Any]) -> Any:
     key = _KEY_OF.get(parameter.name, parameter.name)
     if key in arguments:
-        return arguments[key]
+        value = arguments[key]
+        if not (isinstance(value, int | float) or _is_range(value) or key == "matrix"):
+            raise ValueError(f"ser.{key} is {value!r}; it must be a number, or a range (low, high)")
+        return value
     if parameter.default is parameter.empty:
         raise ValueError(f"ser.operators names {name!r}, whose argument {parameter.name} has no key ser.{key}")
     return parameter.default

@@ -1,7 +1,9 @@
 """Poly schedule and SGD, with learning rate, decay and freezing set per parameter path."""
 
+import difflib
+import heapq
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 import jax
@@ -68,6 +70,32 @@ def match_groups(params: dict, groups: Groups) -> dict:
     return table
 
 
+def check_patterns(paths: Iterable[str], patterns: Iterable[str]) -> None:
+    """Sees that every regex matches a parameter, whether or not an earlier row takes it.
+
+    A layer may or may not have a bias, so a regex that would match the bias of a layer is right for either.
+
+    Args:
+        paths: of all parameters of a network.
+        patterns: regexes over whole paths, as in `Groups`.
+
+    Raises:
+        ValueError: names the first regex without a match and the paths that are nearest to it.
+    """
+    paths = list(paths)
+    possible = {*paths, *(f"{path.rpartition('/')[0]}/bias" for path in paths)}
+    for pattern in patterns:
+        if not any(re.fullmatch(pattern, path) for path in possible):
+            near = ", ".join(heapq.nlargest(3, paths, key=lambda path: _likeness(pattern, path)))
+            raise ValueError(f"the regex {pattern!r} over parameter paths matches none; the nearest are {near}")
+
+
+def _likeness(pattern: str, path: str) -> float:
+    """How far the letters of a regex agree with the start of a path."""
+    letters = re.sub(r"\\.|[^\w/]", "", pattern)
+    return difflib.SequenceMatcher(None, letters, path[: len(letters) + 1], autojunk=False).ratio()
+
+
 def _compile_row(row):
     try:
         pattern, multiplier, decay = row
@@ -88,9 +116,13 @@ def split_trainable(params: dict, groups: Groups) -> tuple[dict, dict]:
 
     Returns:
         Two flat dicts from path to array; `merge` puts them together again.
+
+    Raises:
+        ValueError: see `match_groups` and `check_patterns`.
     """
     table = match_groups(params, groups)
     leaves = flatten(params)
+    check_patterns(leaves, [pattern for pattern, *_ in groups])
     trainable = {path: leaf for path, leaf in leaves.items() if table[path][0] != 0}
     frozen = {path: leaf for path, leaf in leaves.items() if table[path][0] == 0}
     return trainable, frozen

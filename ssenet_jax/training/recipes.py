@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from ml_collections import ConfigDict
 
-from ssenet_jax.models import AFFINITY_STRIDE, BACKBONES, AffinityNet, CamNet, DeepLab
+from ssenet_jax.models import AffinityNet, CamNet, DeepLab, default_frozen
 from ssenet_jax.training import objectives, operators
 from ssenet_jax.training.step import LossFn, Recipe
 
@@ -45,13 +45,13 @@ class Training(NamedTuple):
         section: of the config.
         network: from the config, the shared keywords and the number of foreground classes.
         loss: see `Loss`.
-        target: from the crop and the number of foreground classes.
+        target: from its section of the config and the number of foreground classes.
     """
 
     section: str
     network: Callable[[ConfigDict, dict, int], nn.Module]
     loss: Loss
-    target: Callable[[int, int], Target]
+    target: Callable[[ConfigDict, int], Target]
 
 
 def _ser_loss(config: ConfigDict, model: nn.Module, steps: int) -> LossFn:
@@ -100,16 +100,16 @@ def _affinity_loss(config: ConfigDict, model: nn.Module, steps: int) -> LossFn:
     return objectives.affinity(model, radius=config.affinity.radius, border=config.affinity.border)
 
 
-def _labels(crop: int, num_classes: int) -> Target:
+def _labels(section: ConfigDict, num_classes: int) -> Target:
     return Target("labels", (num_classes,), jnp.float32)
 
 
-def _cells(crop: int, num_classes: int) -> Target:
-    return Target("label", (-(-crop // AFFINITY_STRIDE),) * 2, jnp.uint8)
+def _cells(section: ConfigDict, num_classes: int) -> Target:
+    return Target("seeds", (-(-section.crop // section.stride),) * 2, jnp.uint8)
 
 
-def _pixels(crop: int, num_classes: int) -> Target:
-    return Target("mask", (crop, crop), jnp.uint8)
+def _pixels(section: ConfigDict, num_classes: int) -> Target:
+    return Target("mask", (section.crop,) * 2, jnp.uint8)
 
 
 TRAININGS = {
@@ -117,7 +117,12 @@ TRAININGS = {
         "classifier", lambda config, keywords, c: CamNet(num_classes=c, **keywords), _plain_loss, _labels
     ),
     "classifier": Training("classifier", _classifier, _classifier_loss, _labels),
-    "affinity": Training("affinity", lambda config, keywords, c: AffinityNet(**keywords), _affinity_loss, _cells),
+    "affinity": Training(
+        "affinity",
+        lambda config, keywords, c: AffinityNet(stride=config.affinity.stride, **keywords),
+        _affinity_loss,
+        _cells,
+    ),
     "segmenter": Training(
         "segmenter",
         lambda config, keywords, c: DeepLab(num_classes=c + 1, **keywords),
@@ -174,7 +179,7 @@ def parameter_groups(config: ConfigDict, settings: ConfigDict) -> list[tuple[str
     """The rows (regex, learning rate multiplier, weight decay) of one training, what is frozen first."""
     patterns = config.model.frozen
     if patterns == "default":
-        patterns = BACKBONES[config.model.backbone].frozen
+        patterns = default_frozen(config.model.backbone)
     frozen = [(pattern, 0.0, 0.0) for pattern in patterns]
     return frozen + [(pattern, rate, decay * settings.weight_decay) for pattern, rate, decay in settings.groups]
 
@@ -182,7 +187,7 @@ def parameter_groups(config: ConfigDict, settings: ConfigDict) -> list[tuple[str
 def batch_shapes(config: ConfigDict, training: str, num_classes: int, batch_size: int) -> dict:
     """The shapes of what a global batch of a training holds, without its ids."""
     crop = section(config, training).crop
-    target = TRAININGS[training].target(crop, num_classes)
+    target = TRAININGS[training].target(section(config, training), num_classes)
     return {
         "image": jax.ShapeDtypeStruct((batch_size, crop, crop, 3), jnp.float32),
         target.name: jax.ShapeDtypeStruct((batch_size, *target.shape), target.dtype),

@@ -1,0 +1,306 @@
+"""Photos, masks and lists that lie: refused in one short line before a training, never taken for something else."""
+
+import io
+import os
+import struct
+import sys
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ssenet_jax import datasets
+from ssenet_jax.commands import verify
+from ssenet_jax.config import paper_config
+from ssenet_jax.datasets import formats
+from ssenet_jax.datasets.records import decode_image, read_bytes
+
+GREY = np.random.default_rng(0).integers(0, 256, (20, 30), np.uint8)
+PHOTO = Image.fromarray(np.stack([GREY] * 3, -1))
+ANSI = "\x1b[31m"
+DEEP = GREY.astype(np.uint16)
+
+
+def encoded(image, kind="png", **options):
+    stream = io.BytesIO()
+    image.save(stream, kind, **options)
+    return stream.getvalue()
+
+
+def png(width, height, depth, colour, rows):
+    """A PNG put together by hand; `rows` are the bytes of its pixels."""
+
+    def chunk(kind, body):
+        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+    header = struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, 0)
+    body = zlib.compress(b"".join(b"\0" + bytes(row) for row in rows))
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", body) + chunk(b"IEND", b"")
+
+
+def deep_rgb(levels):
+    return png(30, 20, 16, 2, np.repeat(levels.astype(">u2"), 3, axis=1).view(np.uint8))
+
+
+EPS = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 30 20\n%%EndComments\nshowpage\n"
+PHOTOS = {
+    "32-bit TIFF of 8-bit range": (encoded(Image.fromarray(GREY.astype(np.int32)), "tiff"), "32 bits a channel"),
+    "32-bit TIFF": (encoded(Image.fromarray(GREY.astype(np.int32) << 20), "tiff"), "32 bits a channel"),
+    "floating point TIFF": (encoded(Image.fromarray(GREY.astype(np.float32)), "tiff"), "32 bits a channel"),
+    "16-bit TIFF of 8-bit range": (encoded(Image.fromarray(DEEP), "tiff"), "all dark"),
+    "16-bit TIFF of 12-bit range": (encoded(Image.fromarray(DEEP * 16), "tiff"), "all dark"),
+    "16-bit PNG of 8-bit range": (encoded(Image.fromarray(DEEP)), "all dark"),
+    "16-bit colour PNG of 8-bit range": (deep_rgb(DEEP), "all dark"),
+    "177 megapixels": (png(13300, 13300, 8, 0, []), "13300 x 13300 pixels are more than the 128 million"),
+    "a billion pixels": (png(33000, 33000, 1, 0, []), "does not decode"),
+    "EPS": (EPS, "is no whole JPEG"),
+    "PPM": (encoded(PHOTO, "ppm"), "is no whole JPEG"),
+    "TGA": (encoded(PHOTO, "tga"), "is no whole JPEG"),
+    "ICO": (encoded(PHOTO, "ico"), "is no whole JPEG"),
+    "PDF": (encoded(PHOTO, "pdf"), "is no whole JPEG"),
+    "SVG": (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "is no whole JPEG"),
+    "AVIF": (b"\0\0\0\x1cftypavif" + bytes(40), "is no whole JPEG"),
+    "MP4": (b"\0\0\0\x18ftypisom" + bytes(40), "is a video, and only photos are read"),
+    "QuickTime": (b"\0\0\0\x14ftypqt  " + bytes(40), "is a video"),
+    "Matroska": (b"\x1aE\xdf\xa3" + bytes(40), "is a video"),
+    "AVI": (b"RIFF\0\0\0\0AVI LIST", "is a video"),
+    "HEIC without a picture": (b"\0\0\0\x18ftypheic" + bytes(40), "does not decode"),
+}
+GOOD_PHOTOS = {
+    "16-bit grey": (encoded(Image.fromarray(DEEP * 257)), GREY),
+    "16-bit grey TIFF, big-endian": (encoded(Image.fromarray((DEEP * 257).astype(">u2")), "tiff"), GREY),
+    "16-bit colour": (deep_rgb(DEEP * 257), GREY),
+    "night in 8 bits": (encoded(Image.fromarray(GREY // 32)), GREY // 32),
+    "black in 8 bits": (encoded(Image.fromarray(GREY * 0)), GREY * 0),
+    "WebP": (encoded(PHOTO, "webp", lossless=True), GREY),
+    "TIFF": (encoded(PHOTO, "tiff"), GREY),
+}
+
+
+def named(table):
+    return [name.replace(" ", "-") for name in table]
+
+
+@pytest.fixture
+def own(tmp_path):
+    """Two photos with masks and a config that points at them."""
+    for folder in ("images", "masks"):
+        (tmp_path / folder).mkdir()
+    for name in ("a", "b"):
+        (tmp_path / f"images/{name}.png").write_bytes(encoded(PHOTO))
+        (tmp_path / f"masks/{name}.png").write_bytes(encoded(Image.fromarray(GREY % 3)))
+    (tmp_path / "train.csv").write_text("image,labels\na.png,elm\nb.png,oak\n")
+    data = paper_config().data
+    data.name, data.root, data.eval_split, data.folder.masks = "folder", str(tmp_path), "", "masks"
+    return data
+
+
+def faults(data):
+    """What verify-data prints below its head."""
+    lines = verify.table(list(verify.faults(data))).splitlines()[1:]
+    assert all(line.isprintable() and len(line) < 400 for line in lines)
+    return lines
+
+
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
+@pytest.mark.parametrize(("data", "message"), PHOTOS.values(), ids=named(PHOTOS))
+def test_a_photo_that_lies_is_found_and_left_out_when_asked(own, data, message):
+    own.folder.masks = ""
+    (Path(own.root) / "images/b.png").write_bytes(data)
+    (line,) = faults(own)
+    assert message in line and "b.png" in line
+    own.on_error = "skip"
+    assert datasets.load(own, "train").ids == ["a"]
+
+
+@pytest.mark.parametrize(("data", "grey"), GOOD_PHOTOS.values(), ids=named(GOOD_PHOTOS))
+def test_a_photo_in_a_known_format_keeps_its_levels(data, grey):
+    np.testing.assert_array_equal(decode_image(data, "photo"), np.stack([grey] * 3, -1))
+
+
+def test_a_photo_never_starts_ghostscript(tmp_path, monkeypatch):
+    (tmp_path / "gs").write_text(f"#!/bin/sh\ntouch {tmp_path}/started\n")
+    (tmp_path / "gs").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    with pytest.raises(ValueError, match="is no whole JPEG"):
+        decode_image(EPS, "photo.eps")
+    assert not (tmp_path / "started").exists()
+
+
+@pytest.mark.parametrize("kind", ["jpeg", "png", "webp", "tiff", "bmp", "gif"])
+def test_the_limit_on_pixels_is_looked_at_before_decoding(monkeypatch, kind):
+    data = encoded(PHOTO, kind)
+    assert decode_image(data, "photo").shape == (20, 30, 3)
+    monkeypatch.setattr(formats, "MOST_PIXELS", 599)
+    monkeypatch.setattr(Image.Image, "load", None)
+    with pytest.raises(ValueError, match="30 x 20 pixels are more than"):
+        decode_image(data, "photo")
+
+
+def test_a_large_photo_is_converted_in_strips_without_a_seam(monkeypatch):
+    clear = Image.merge("RGBA", (*PHOTO.split(), Image.fromarray(GREY[::-1].copy())))
+    for image in (PHOTO, PHOTO.quantize(16), clear, Image.fromarray(DEEP * 257)):
+        whole = decode_image(encoded(image), "photo")
+        with monkeypatch.context() as strips:
+            strips.setattr("ssenet_jax.datasets.records._STRIP_PIXELS", 90)
+            np.testing.assert_array_equal(decode_image(encoded(image), "photo"), whole)
+
+
+def test_heic_is_read_where_its_package_is(monkeypatch):
+    pillow_heif = pytest.importorskip("pillow_heif")
+    stream = io.BytesIO()
+    pillow_heif.from_pillow(PHOTO.resize((64, 48))).save(stream, quality=95)
+    image = decode_image(stream.getvalue(), "photo.heic")
+    assert image.shape == (48, 64, 3)
+    assert np.abs(image.astype(int) - np.asarray(PHOTO.resize((64, 48)))).mean() < 12
+
+
+def test_heic_names_its_package_where_it_is_not(monkeypatch):
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    formats._add_heif.cache_clear()
+    with pytest.raises(ValueError, match="pip install pillow-heif"):
+        decode_image(PHOTOS["HEIC without a picture"][0], "photo.heic")
+
+
+def make_fifo(path):
+    path.unlink()
+    os.mkfifo(path)
+
+
+def make_device(path):
+    path.unlink()
+    path.symlink_to("/dev/zero")
+
+
+def make_folder(path):
+    path.unlink()
+    path.mkdir()
+
+
+def make_sparse(path):
+    os.truncate(path, (1 << 30) + 1)
+
+
+SPECIAL = {
+    "pipe": (make_fifo, "not a file"),
+    "device": (make_device, "not a file"),
+    "folder": (make_folder, "directory"),
+    "sparse": (make_sparse, "more than 1 GiB"),
+}
+
+
+@pytest.mark.parametrize("place", ["images/b.png", "masks/b.png", "train.csv"])
+@pytest.mark.parametrize(("make", "reason"), SPECIAL.values(), ids=SPECIAL)
+def test_what_is_no_file_is_not_waited_for(own, place, make, reason):
+    path = Path(own.root) / place
+    make(path)
+    (line,) = faults(own)
+    assert f"{place} ({reason})" in line or "Is a directory" in line
+    own.on_error = "skip"
+    if place != "train.csv":
+        assert datasets.load(own, "train").ids == ["a"]
+
+
+def test_a_machine_short_of_files_is_no_fault_of_the_photo(own, monkeypatch):
+    source = datasets.load(own, "train")
+
+    def none_left(*arguments):
+        raise OSError(24, "Too many open files")
+
+    monkeypatch.setattr(os, "open", none_left)
+    with pytest.raises(OSError, match="Too many open files"):
+        list(datasets.problems(source))
+
+
+def test_a_photo_is_not_taken_for_its_own_mask(own):
+    own.folder.masks = "images"
+    assert all("is its own mask" in line for line in faults(own)) and len(faults(own)) == 2
+
+
+HEAD = "image,labels\n"
+LONG = "n" * 250
+LISTS = {
+    "a NUL": (HEAD + "a.png,el\0m\n", "row 2: the label 'el\\x00m' holds"),
+    "a NUL in a name": (HEAD + "a\0.png,elm\n", "row 2: the image 'a\\x00.png' holds"),
+    "labels separated by commas": (HEAD + "a.png,elm,oak\n", "row 2: more values than"),
+    "labels separated by commas below empty columns": ("image,labels,,\na.png,elm,oak,\n", "row 2: more values than"),
+    "labels in quotes separated by commas": (HEAD + 'a.png,"elm,oak"\n', "separate labels by ;"),
+    "labels separated by |": (HEAD + "a.png,elm|oak\n", "separate labels by ;"),
+    "labels separated by a wide semicolon": (HEAD + "a.png,elm\uff1boak\n", "separate labels by ;"),
+    "labels on two lines": (HEAD + 'a.png,"elm\noak"\n', "row 3: the label 'elm\\noak' holds"),
+    "a quote that is not closed": (HEAD + 'a.png,"elm\nb.png,oak\n', "quote that is not closed"),
+    "a quote that the next row closes": (HEAD + 'a.png,"elm\nb.png,"oak\n', "quote"),
+    "a million labels": (HEAD + "a.png," + ";".join(map(str, range(20_000))) + "\n", "20000 classes"),
+    "a field of 140,000 letters": (HEAD + "a.png," + "x" * 140_000 + "\n", "row 2: not a CSV"),
+    "a label of 5,000 letters": (HEAD + "a.png," + "x" * 5000 + "\n", "has 5000 letters"),
+    "labels that differ in case": (HEAD + "a.png,elm\nb.png,Elm\n", "the label Elm differs from elm"),
+    "labels that differ in Unicode form": (
+        HEAD + "a.png,ch\u00eane\nb.png,che\u0302ne\n",
+        r"the label 'che\u0302ne' differs from 'ch\xeane'",
+    ),
+    "labels that differ in width": (HEAD + "a.png,elm\nb.png,\uff45lm\n", "differs from"),
+    "labels that differ in spaces": (HEAD + "a.png,big elm\nb.png,big  elm\n", "differs from"),
+    "a label with what is not seen": (HEAD + "a.png,e\u200blm\n", "holds a line break or control"),
+    "a label that turns the line round": (HEAD + "a.png,\u202eelm\n", "holds a line break or control"),
+    "a class named background": (HEAD + "a.png,elm\nb.png,Background\n", "row 3: the label 'Background' is the name"),
+    "none of the classes, and one": (HEAD + "a.png,-;elm\n", "says that no class is shown"),
+    "no class at all": (HEAD + "a.png,-\nb.png,-\n", "names no class at all"),
+    "a blank cell": (HEAD + "a.png,elm\nb.png, \n", "row 3: no label for 'b.png'; give labels separated by ;, or -"),
+    "ids that differ in case": (HEAD + "a.png,elm\nA.png,elm\n", "row 3: the id 'A' is one file with 'a'"),
+    "ids that differ in Unicode form": (HEAD + "\u00e9.png,elm\ne\u0301.png,elm\n", "is one file with"),
+    "a photo twice": (HEAD + "a.png,elm\n./a.png,elm\n", "row 3: the id 'a' is also that of"),
+    "a photo under another name": (HEAD + "a.png,elm\nlink.png,elm\n", "is the file 'a.png' of"),
+    "a photo by two paths": (HEAD + "a.png,elm\n.//a.png,elm\n", "row 3: the id 'a' is also"),
+    "a path out of the folder": (HEAD + "../images/a.png,elm\n", "leaves the images folder"),
+    "a path out and in": (HEAD + "x/../a.png,elm\n", "leaves the images folder"),
+    "a Windows path out": (HEAD + "..\\a.png,elm\n", "leaves the images folder"),
+    "an absolute path": (HEAD + "/etc/passwd,elm\n", "leaves the images folder"),
+    "a drive": (HEAD + "C:\\a.png,elm\n", "leaves the images folder"),
+    "a name of 250 letters": (HEAD + LONG + ".png,elm\n", "has 250 bytes"),
+    "a name of 110 letters and 330 bytes": (HEAD + "\u4e09" * 110 + ".png,elm\n", "has 330 bytes"),
+    "a path of 400 letters": (HEAD + "/".join(["d" * 99] * 4) + ".png,elm\n", "has 399 bytes"),
+    "an ending of 300 letters": (HEAD + "a.png,elm\nc." + "x" * 300 + ",elm\n", "cannot read"),
+    "escape codes in a name": (HEAD + f"{ANSI}a.png,elm\n", "holds control characters"),
+    "escape codes in a column": (f"image,{ANSI}labels\n", "no column 'labels' (found: image, \\x1b[31mlabels)"),
+    "a column twice": ("image,labels,labels\na.png,elm,oak\n", "more than one column 'labels'"),
+    "the column image of 5 MB": ("x" * 5_000_000 + "\n", "row"),
+    "a header alone in quotes": ('"image,labels"\na.png,elm\n', "has no column 'image'"),
+}
+
+
+@pytest.mark.parametrize(("text", "message"), LISTS.values(), ids=named(LISTS))
+def test_a_list_that_lies_is_one_line_before_a_training(own, text, message):
+    root = Path(own.root)
+    (root / "images/link.png").symlink_to("a.png")
+    for name in ("A.png", "\u00e9.png", "e\u0301.png"):
+        (root / "images" / name).write_bytes(encoded(PHOTO))
+    (root / "train.csv").write_text(text, newline="")
+    own.folder.masks = ""
+    (line,) = faults(own)
+    assert message in line and "train.csv" in line or "xxx" in line
+    with pytest.raises(ValueError):
+        datasets.load(own, "train")
+
+
+def test_a_byte_order_mark_is_no_part_of_a_column(own):
+    (Path(own.root) / "train.csv").write_text("\ufeffimage,labels\na.png,elm\n", encoding="utf-8")
+    assert datasets.load(own, "train").ids == ["a"]
+
+
+def test_thousands_of_missing_photos_are_counted_not_printed(own):
+    rows = "".join(f"missing{i}.png,elm\n" for i in range(3000)) + f"{'x' * 150}.png,elm\n"
+    (Path(own.root) / "train.csv").write_text(HEAD + "a.png,elm\n" + rows)
+    (Path(own.root) / "images/a.png").write_bytes(b"cut")
+    lines = faults(own)
+    assert len(lines) == 22 and "(2981 more)" in lines[-1] and any("does not decode" in line for line in lines)
+
+
+def test_a_name_in_a_message_cannot_reach_the_terminal():
+    with pytest.raises(ValueError) as error:
+        read_bytes(f"/nowhere/{ANSI}\n\u202e{'x' * 5000}")
+    assert str(error.value).isprintable() and len(str(error.value)) < 400 and r"\x1b[31m\n\u202e" in str(error.value)
+    with pytest.raises(ValueError) as error:
+        decode_image(b"x", ANSI)
+    assert str(error.value).isprintable()

@@ -1,0 +1,136 @@
+"""What tells that data have changed since a stage read them: one text a record, and the identity of the whole."""
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ssenet_jax import datasets
+from ssenet_jax.config import paper_config
+
+
+def write_photo(path, size=(30, 20)):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (*size[::-1], 3), np.uint8)).save(path)
+
+
+@pytest.fixture
+def own(tmp_path):
+    for name in ("a", "b"):
+        write_photo(tmp_path / f"data/images/{name}.png")
+    (tmp_path / "data/masks").mkdir()
+    Image.new("L", (30, 20), 1).save(tmp_path / "data/masks/a.png")
+    (tmp_path / "data/train.csv").write_text("image,labels\na.png,oak;elm\nb.png,elm\n")
+    data = paper_config().data
+    data.name, data.root, data.folder.masks = "folder", str(tmp_path / "data"), "masks"
+    return data
+
+
+@pytest.fixture
+def voc(tmp_path):
+    root = tmp_path / "data"
+    for name in ("a", "b"):
+        write_photo(root / f"JPEGImages/{name}.jpg")
+        (root / "Annotations").mkdir(exist_ok=True)
+        (root / f"Annotations/{name}.xml").write_text("<a><object><name>dog</name></object></a>")
+    (root / "ImageSets/Segmentation").mkdir(parents=True)
+    (root / "ImageSets/Segmentation/train.txt").write_text("a\nb\n")
+    data = paper_config().data
+    data.root, data.cache = str(root), str(tmp_path / "cache")
+    return data
+
+
+def state(data):
+    source = datasets.load(data, "train")
+    return json.loads(json.dumps(source.identity)), source.fingerprints()
+
+
+def changed(data, before):
+    """Which parts of the identity, and which records, differ from before."""
+    (identity, prints), (identity_before, prints_before) = state(data), before
+    keys = {key for key in identity if identity[key] != identity_before[key]}
+    return keys, {name for name in prints if prints[name] != prints_before.get(name)}
+
+
+def later(path):
+    os.utime(path, ns=(0, path.stat().st_mtime_ns + 10**9))
+
+
+def test_a_copy_elsewhere_is_the_same(own, tmp_path):
+    before = state(own)
+    shutil.copytree(own.root, tmp_path / "copy", copy_function=shutil.copy2)
+    own.root = str(tmp_path / "copy")
+    assert state(own) == before and str(tmp_path) not in json.dumps(before)
+
+
+def test_a_copy_of_a_devkit_elsewhere_is_the_same(voc, tmp_path):
+    before = state(voc)
+    shutil.copytree(voc.root, tmp_path / "copy", copy_function=shutil.copy2)
+    voc.root = str(tmp_path / "copy")
+    assert state(voc) == before and str(tmp_path) not in json.dumps(before)
+
+
+@pytest.mark.parametrize(
+    "csv, identity, records",
+    [
+        ("image,labels\na.png,elm\nb.png,oak;elm\n", {"lists"}, {"a", "b"}),
+        ("image,labels\na.png,elm ; oak\nb.png,elm\n", {"lists"}, set()),
+        ("image,labels\na.png,oak;elm\nb.png,ash\n", {"lists", "classes"}, {"b"}),
+        ("image,labels\na.png,oak;elm\nb.png,elm\nc.png,elm\n", {"lists"}, {"c"}),
+        ("image,labels\na.png,oak;elm\nb.png,-\n", {"lists"}, {"b"}),
+    ],
+    ids=["labels exchanged", "order of labels", "class renamed", "photo added", "label taken away"],
+)
+def test_a_changed_list_shows_in_the_records_it_changes(own, csv, identity, records):
+    before = state(own)
+    write_photo(Path(own.root) / "images/c.png")
+    (Path(own.root) / "train.csv").write_text(csv)
+    assert changed(own, before) == (identity, records)
+
+
+def test_a_changed_photo_or_mask_shows_in_its_record(own):
+    before, root = state(own), Path(own.root)
+    later(root / "images/b.png")
+    assert changed(own, before) == (set(), {"b"})
+    later(root / "masks/a.png")
+    assert changed(own, before) == (set(), {"a", "b"})
+    before = state(own)
+    Image.new("L", (30, 20), 1).save(root / "masks/b.png")
+    assert changed(own, before) == (set(), {"b"})
+
+
+@pytest.mark.parametrize("place", ["JPEGImages/b.jpg", "Annotations/b.xml"])
+def test_a_changed_file_of_a_devkit_shows_in_its_record(voc, place):
+    before = state(voc)
+    later(Path(voc.root) / place)
+    assert changed(voc, before) == (set(), {"b"})
+
+
+def test_another_order_of_a_devkits_list_is_another_list(voc):
+    before = state(voc)
+    (Path(voc.root) / "ImageSets/Segmentation/train.txt").write_text("b\na\n")
+    assert changed(voc, before) == ({"lists"}, set())
+
+
+def test_drawn_scenes_are_told_apart_by_what_they_are_drawn_from():
+    data = paper_config().data
+    data.name, data.scenes.num_train, data.scenes.size = "scenes", 3, 64
+    before = state(data)
+    data.scenes.num_train = 4
+    assert changed(data, before) == (set(), {"train_00003"})
+    data.scenes.seed = 1
+    assert changed(data, before)[0] == {"seed"} and len(changed(data, before)[1]) == 4
+
+
+def test_shrinking_and_leaving_out_change_no_fingerprint(own):
+    before = state(own)
+    own.max_side = 16
+    assert state(own) == before
+    (Path(own.root) / "images/b.png").write_bytes(b"")
+    own.on_error = "skip"
+    identity, prints = state(own)
+    assert identity == before[0] and prints == {"a": before[1]["a"]}
