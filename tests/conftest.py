@@ -15,7 +15,7 @@ os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.5"
 
 from jaxtyping import install_import_hook  # noqa: E402
 
-PURE_MODULES = ("equivariance", "losses", "ser", "cam", "crf", "affinity", "random_walk", "metrics")
+PURE_MODULES = ("equivariance", "bicubic", "losses", "ser", "cam", "crf", "affinity", "random_walk", "metrics")
 install_import_hook([f"ssenet_jax.{module}" for module in PURE_MODULES], "beartype.beartype")
 
 import jax  # noqa: E402

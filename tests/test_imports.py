@@ -17,11 +17,13 @@ PIPELINE = ("grain", "tensorflow_datasets", "array_record")
 FLOW = """
 messages
 config
+cache
 arrays
 artifacts
 datasets
 models
 equivariance
+bicubic
 cam
 losses
 ser
@@ -56,6 +58,10 @@ stages.final
 stages.runner
 commands.configs
 commands.chips
+commands.compiling
+commands.steps
+commands.programs
+commands.paper
 commands.plan
 commands.verify
 commands.weights
