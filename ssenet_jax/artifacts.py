@@ -88,10 +88,19 @@ def read_table(path: Path, *keys: str) -> dict[str, Any]:
     return table
 
 
-def write_arrays(path: Path, **arrays: np.ndarray) -> None:
-    """Writes a compressed .npz, which numpy alone reads back."""
-    with replacing(path) as temporary, temporary.open("wb") as file:
-        np.savez_compressed(file, **arrays)
+def write_arrays(path: Path, *, packed: bool = True, **arrays: np.ndarray) -> None:
+    """Writes a .npz, which numpy alone reads back.
+
+    Args:
+        path: of the file.
+        packed: compressed, at the level that takes a quarter of the time of numpy's for a tenth more bytes.
+        arrays: by name.
+    """
+    how = {"compression": zipfile.ZIP_DEFLATED, "compresslevel": 1} if packed else {}
+    with replacing(path) as temporary, zipfile.ZipFile(temporary, "w", **how) as file:
+        for name, array in arrays.items():
+            with file.open(f"{name}.npy", "w", force_zip64=True) as member:
+                np.lib.format.write_array(member, array, allow_pickle=False)
 
 
 def read_arrays(path: Path, *names: str) -> tuple[np.ndarray, ...]:
@@ -142,8 +151,8 @@ class Cam(NamedTuple):
 
 
 def write_cam(path: Path, cam: Cam) -> None:
-    """Writes a CAM or walk with its scores as float16."""
-    write_arrays(path, cam=cam.maps.astype(np.float16), classes=cam.classes.astype(np.int32))
+    """Writes a CAM or walk with its scores as float16; packing would save a quarter and take most of the time."""
+    write_arrays(path, packed=False, cam=cam.maps.astype(np.float16), classes=cam.classes.astype(np.int32))
 
 
 def read_cam(path: Path) -> Cam:

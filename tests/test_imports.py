@@ -18,11 +18,13 @@ FLOW = """
 messages
 cores
 config
+cache
 arrays
 artifacts
 datasets
 sampling
 equivariance
+bicubic
 cam
 losses
 ser
@@ -67,6 +69,10 @@ experiments.experiment
 experiments
 commands.configs
 commands.chips
+commands.compiling
+commands.steps
+commands.programs
+commands.paper
 commands.plan
 commands.verify
 commands.weights

@@ -115,10 +115,10 @@ def test_fused_cam_of_a_photo_and_its_labels(cam_net):
     model, variables = cam_net
     theirs, scales, canvas = golden("cam"), (0.5, 1.0, 1.5, 2.0), (128, 168)
     height, width = theirs["pred"].shape
-    batch = batching.views([theirs["image"]], canvas, scales, "resnet38", 1)
+    batch = batching.padded_images([theirs["image"]], canvas, 1)
     classes, present = batching.class_slots([theirs["labels"]], 1)
     function = inference.cam_function(model, scales=scales, flip=True)
-    fused = function(variables, batch, classes, present, canvas=canvas)[:, :height, :width, :2]
+    fused = function(variables, batch, classes, present)[:, :height, :width, :2]
     assert relative_error(to_nchw(fused)[0, :, ::3, ::3], theirs["cam"]) < 1e-4
     labels = np.asarray(cam_to_labels(fused, 0.2))[0]
     labels = np.concatenate(([0], classes[0, :2] + 1))[labels]

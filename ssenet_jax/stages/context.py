@@ -14,7 +14,7 @@ from ssenet_jax import datasets
 from ssenet_jax.models import BACKBONES
 from ssenet_jax.training import recipes
 from ssenet_jax.training.logs import say
-from ssenet_jax.training.sharding import make_mesh
+from ssenet_jax.training.sharding import make_mesh, part_for_batch
 
 Sources = Mapping[str, datasets.Source]
 
@@ -95,6 +95,11 @@ class Context:
     @functools.cached_property
     def mesh(self) -> jax.sharding.Mesh:
         return make_mesh(self.config.mesh.data)
+
+    def mesh_of(self, training: str) -> jax.sharding.Mesh:
+        """The devices of a training: those of the mesh, or as many of them as its batch parts evenly over."""
+        settings = recipes.section(self.config, training)
+        return part_for_batch(settings.batch_size, self.mesh, settings.accumulate)
 
     @functools.cached_property
     def train_source(self) -> datasets.Source:

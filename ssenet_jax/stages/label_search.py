@@ -149,8 +149,8 @@ def _walk(context: Context, sample: Sample) -> Place:
     walks = inference.walks_function(context.network("affinity"), betas=betas, steps=steps, **options)
 
     def prepare(records, canvas, rows):
-        views = batching.views([r["image"] for r in records], canvas, (1.0,), config.model.backbone, rows)
-        return views, batching.padded_cams([r["cam"].maps for r in records], canvas, rows)
+        photos = batching.padded_images([r["image"] for r in records], canvas, rows)
+        return photos, batching.padded_cams([r["cam"].maps for r in records], canvas, rows)
 
     def finish(record, walked):
         classes = record["cam"].classes

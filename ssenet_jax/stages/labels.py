@@ -25,7 +25,7 @@ def refine_seeds(context: Context, job: Job) -> None:
     def with_cam(record):
         return {**record, "cam": read_cam(cams.file(record["id"], record["split"]))}
 
-    todo = map(with_cam, apply.records(context, job))
+    todo = apply.records(context, job, with_cam)
     refine_records(context, job.writes, todo, backgrounds, seeds.write_seeds)
 
 
@@ -54,7 +54,7 @@ def label(context: Context, job: Job) -> None:
         return {**record, "cam": scores_of(cam, record["image"].shape[:2], context.config.affinity.stride)}
 
     if settings.crf:
-        todo = map(with_scores, apply.records(context, job))
+        todo = apply.records(context, job, with_scores)
         return refine_records(context, job.writes, todo, (background,), seeds.write_labels)
 
     def labels_of(place, record):
@@ -176,20 +176,20 @@ def _refine_on_device(
     options = apply.crf_options(context.config)
 
     def prepare(records, canvas, rows):
-        images, sizes = batching.padded_images([r["image"] for r in records], canvas, rows)
+        photos = batching.padded_images([r["image"] for r in records], canvas, rows)
         scores = batching.padded_cams([r["cam"].maps for r in records], canvas, rows)
         present = np.zeros((rows, scores.shape[-1]), bool)
         for row, record in enumerate(records):
             present[row, : len(record["cam"].classes)] = True
-        return images, scores, sizes, present
+        return photos, scores, present
 
-    def refine(_, images, scores, sizes, present, canvas):
-        return seeds.refine_batch(images, scores, sizes, present, backgrounds, options)
+    def refine(_, photos, scores, present):
+        return seeds.refine_batch(photos, scores, present, backgrounds, options)
 
     def finish(record, marginals):
         height, width = record["image"].shape[:2]
         classes = record["cam"].classes
-        marginals = np.moveaxis(marginals[:height, :width, :, : len(classes) + 1], 2, 0)
+        marginals = marginals[:, :height, :width, : len(classes) + 1]
         write(writes.file(record["id"], record["split"]), marginals, classes, record["size"])
 
     apply.run_network(context.config, records, prepare, refine, {}, finish)

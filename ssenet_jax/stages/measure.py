@@ -54,7 +54,7 @@ def measure_cams(context: Context, job: Job) -> None:
             maps[record["id"]].append(cam.astype(np.float16))
 
         todo = apply.counted(f"{job.title}, scale {scale:g}", records.values(), len(records))
-        apply.run_network(config, todo, _at(scale, config), cams, variables, finish)
+        apply.run_network(config, todo, _prepare, cams, variables, finish)
     for (image_id, record), errors, scores in zip(records.items(), *crops, strict=True):
         place = job.writes.file(image_id, record["split"])
         write_arrays(place, errors=errors, scores=scores, maps=np.stack(maps[image_id]), labels=record["labels"])
@@ -64,12 +64,9 @@ def _with_split(source: Source, split: str, todo: Sequence[int]) -> list[dict]:
     return [{**source[index], "split": split} for index in todo]
 
 
-def _at(scale: float, config: Any) -> Callable:
-    def prepare(records, canvas, rows):
-        views = batching.views([r["image"] for r in records], canvas, (scale,), config.model.backbone, rows)
-        return views, *batching.class_slots([r["labels"] for r in records], rows)
-
-    return prepare
+def _prepare(records: list[dict], canvas: tuple[int, int], rows: int) -> tuple:
+    photos = batching.padded_images([r["image"] for r in records], canvas, rows)
+    return photos, *batching.class_slots([r["labels"] for r in records], rows)
 
 
 def _on_crops(context: Context, model: Any, variables: dict, records: Sequence[dict]) -> Crops:

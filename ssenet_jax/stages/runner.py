@@ -1,7 +1,7 @@
 """Runs stages one after the other, each where it stopped."""
 
 import functools
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 
 import jax
@@ -12,7 +12,7 @@ from ssenet_jax.datasets import Source
 from ssenet_jax.stages import final, manifest
 from ssenet_jax.stages.context import Context, Job
 from ssenet_jax.stages.table import TABLE, asked_for, needs_of, place_of
-from ssenet_jax.training import hosts
+from ssenet_jax.training import hosts, recipes
 
 FINAL = {"evaluate": final.evaluate_all, "report": final.write_report}
 
@@ -41,6 +41,7 @@ def run_stages(config: ConfigDict, workdir: Path, names: tuple[str, ...] = ()) -
     wanted = set(names) or {*asked_for(config), *FINAL}
     with hosts.leaving_word(), artifacts.locked(workdir, jax.process_index()):
         context = Context(config, workdir)
+        _check_batches(context, wanted)
         if context.is_writer:
             folders = [context.workdir / name for name in ("manifests", "metrics", "logs")]
             artifacts.remove_partial(workdir, [*folders, *(place_of(name, context).folder for name in TABLE)])
@@ -52,6 +53,19 @@ def run_stages(config: ConfigDict, workdir: Path, names: tuple[str, ...] = ()) -
             else:
                 _run_stage(name, context)
             hosts.wait_for_all(f"way to what follows {name}")
+
+
+def _check_batches(context: Context, names: Iterable[str]) -> None:
+    """Raises one ValueError for every training whose batch the processes of the run cannot share."""
+    problems = []
+    for training in dict.fromkeys(TABLE[name].training for name in TABLE if name in names):
+        try:
+            if training:
+                context.mesh_of(training)
+        except ValueError as error:
+            problems.append(f"{recipes.TRAININGS[training].section}: {error}")
+    if problems:
+        raise ValueError("; ".join(dict.fromkeys(problems)))
 
 
 def _run_stage(name: str, context: Context) -> None:

@@ -32,6 +32,7 @@ class Stage(NamedTuple):
         score: how its results are scored; None for no score.
         picture: how the report shows its result for one image; None for no picture.
         stale: for stages with one file an image, the ids whose file is to be written again; None: never one.
+        training: for stages that train, which of ``recipes.TRAININGS``.
     """
 
     title: str
@@ -43,6 +44,7 @@ class Stage(NamedTuple):
     score: Score | None = None
     picture: Picture | None = None
     stale: Callable[[Context, Place], Collection[str]] | None = None
+    training: str = ""
 
 
 def _cam_picture(image: np.ndarray, place: Place, image_id: str, split: str, alpha: float | None) -> np.ndarray:
@@ -72,7 +74,8 @@ def _label_needs(config: ConfigDict) -> tuple[str, ...]:
 
 TABLE = {
     "train_baseline": Stage(
-        "Baseline classifier", train.train_baseline, (), ("init", "classifier"), "checkpoints/baseline"
+        "Baseline classifier", train.train_baseline, (), ("init", "classifier"), "checkpoints/baseline",
+        training="baseline",
     ),
     "infer_baseline_cams": Stage(
         "Baseline CAM", apply.infer_cams, ("train_baseline",), ("cam",), "baseline/cams/{id}.npz",
@@ -81,6 +84,7 @@ TABLE = {
     "train_classifier": Stage(
         "Classifier", train.train_classifier, (),
         lambda config: ("init", "classifier", *recipes.regulariser(config).sections), "checkpoints/classifier",
+        training="classifier",
     ),
     "infer_cams": Stage(
         "CAM", apply.infer_cams, ("train_classifier",), ("cam",), "cams/{id}.npz",
@@ -100,7 +104,7 @@ TABLE = {
     ),
     "train_affinity": Stage(
         "AffinityNet", train.train_affinity, _started_from("affinity", "refine_seeds"), ("affinity",),
-        "checkpoints/affinity",
+        "checkpoints/affinity", training="affinity",
     ),
     "propagate": Stage(
         "Random walk", apply.propagate, ("infer_cams", "train_affinity"), ("random_walk",), "walks/{id}.npz",
@@ -111,7 +115,8 @@ TABLE = {
         "pseudo_labels/{id}.png", Context.training_images, score_masks, _label_picture, labels.made_otherwise,
     ),
     "train_segmenter": Stage(
-        "DeepLab", train.train_segmenter, _started_from("segmenter", "label"), ("segmenter",), "checkpoints/segmenter"
+        "DeepLab", train.train_segmenter, _started_from("segmenter", "label"), ("segmenter",), "checkpoints/segmenter",
+        training="segmenter",
     ),
     "segment": Stage(
         "Prediction", apply.segment, ("train_segmenter",),

@@ -15,7 +15,7 @@ from ssenet_jax.checkpoint import load_variables
 from ssenet_jax.datasets import Source, augment, batches
 from ssenet_jax.metrics import mean_average_precision
 from ssenet_jax.report import pictures
-from ssenet_jax.stages.batching import bucket_of, class_slots, views
+from ssenet_jax.stages.batching import bucket_of, class_slots, padded_images
 from ssenet_jax.stages.context import Context, Job
 from ssenet_jax.stages.inference import cam_function, class_maps
 from ssenet_jax.training import recipes
@@ -134,7 +134,9 @@ def _fit(
         process_index=jax.process_index(),
         process_count=jax.process_count(),
     )
-    stage = job.writes.stage
+    stage, mesh = job.writes.stage, context.mesh_of(training)
+    if mesh.size < context.mesh.size:
+        context.say(f"{stage}: a batch of {recipe.batch_size} on {mesh.size} of {context.mesh.size} devices")
     records = Records(
         checkpoints=job.writes.folder,
         log=context.log(stage),
@@ -146,7 +148,7 @@ def _fit(
         _start(context, job, model, init),
         batches.iterate(dataset, 0),
         records,
-        mesh=context.mesh,
+        mesh=mesh,
         name=stage,
         shard_params=context.config.mesh.shard_params,
         **looks,
@@ -185,8 +187,8 @@ def _cam_pictures(context: Context, training: str) -> Callable[[dict], dict[str,
     def picture(variables: dict, record: dict) -> np.ndarray:
         height, width = record["image"].shape[:2]
         canvas = bucket_of(height, width, config.inference.bucket)
-        batch = views([record["image"]], canvas, (1.0,), config.model.backbone, 1)
-        cam = function(variables, batch, *class_slots([record["labels"]], 1), canvas=canvas)
+        photos = padded_images([record["image"]], canvas, 1)
+        cam = function(variables, photos, *class_slots([record["labels"]], 1))
         return pictures.cam_picture(record["image"], np.asarray(cam[0, :height, :width]))
 
     return lambda variables: {f"cam/{record['id']}": picture(variables, record) for record in records}
