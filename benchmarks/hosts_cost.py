@@ -2,9 +2,9 @@
 
     SSENET_DATA=../shared python benchmarks/hosts_cost.py [--photos=24] [--processes=1,2,4]
 
-"before" is Pillow at four scales with normalised float32 batches, and numpy's own compression; it is written out here and
-measured in turn with what the stages do now. The last rows are photos a second of several processes that decode, pad
-and write CAMs at once: what a host with that many cores can feed.
+"before" is Pillow at four scales with normalised float32 batches, and numpy's own compression; it is written out here
+and measured in turn with what the stages do now. The last rows are photos a second of several processes that decode,
+pad and write CAMs at once: what a host with that many cores can feed.
 """
 
 import argparse
