@@ -1,47 +1,70 @@
 """What stages hand to each other, as files under one workdir.
 
-Every file is written under a temporary name and renamed, so a file that exists is whole. A manifest per stage records
-the settings that its files were made with.
+Every file is written under a temporary name and renamed, so a file that exists is whole.
 """
 
 import contextlib
+import errno
 import fcntl
-import hashlib
+import io
+import itertools
 import json
 import os
 import re
-import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
-from ssenet_jax.config import RUNTIME_KEYS
+from ssenet_jax.arrays import read_npz
+
+_IGNORE = 255  # pixels of a label map that are left out
+
+_PARTIAL = re.compile(r"\.\d+\.\d+\.ssenet-part")
+_AGAIN = "delete it and run the stage that writes it again"
+_numbers = itertools.count()
+
+REVIEWED = "reviewed"  # the folder of a workdir that a person's decisions lie in
 
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """Gives a temporary path beside ``path`` and renames it to ``path`` when the block ends without an error."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    # a short name of its own: that of the file may be as long as the file system allows
+    temporary = path.with_name(f".{os.getpid()}.{next(_numbers)}.ssenet-part")
     try:
         yield temporary
         os.replace(temporary, path)
+    except OSError as error:
+        if error.filename is None:  # a full disk does not say what it had no room for
+            error.filename = str(path)
+        raise
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
 
 
-def remove_partial(workdir: Path) -> None:
-    """Removes the temporary files of runs that were killed; to be called while no other run writes there."""
-    for path in workdir.rglob(".*.part"):
-        path.unlink(missing_ok=True)
+def remove_partial(workdir: Path, folders: Iterable[Path]) -> None:
+    """Removes the temporary files of runs that were killed; to be called while no other run writes there.
+
+    Args:
+        workdir: looked at without what lies below it, which may be the user's.
+        folders: those of the stages, looked at with all below them.
+    """
+    found = [path for folder in folders for path in folder.rglob("*.ssenet-part")]
+    for path in (*workdir.glob("*.ssenet-part"), *found):
+        if _PARTIAL.fullmatch(path.name) and path.is_file() and not path.is_symlink():
+            path.unlink(missing_ok=True)
 
 
 def write_text(path: Path, text: str) -> None:
     with replacing(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+        # paths that are not UTF-8, or read under a locale that is not, come as surrogates and go as the bytes they were
+        temporary.write_text(text, encoding="utf-8", errors="surrogateescape")
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -51,9 +74,18 @@ def write_json(path: Path, value: Any) -> None:
 def read_json(path: Path) -> Any:
     """Raises ``ValueError`` that names the file when it is not JSON."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        return json.loads(path.read_bytes())
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} is not readable JSON ({error}); delete it and run the stage again") from error
+
+
+def read_table(path: Path, *keys: str) -> dict[str, Any]:
+    """A JSON object that has at least these keys, such as the metrics of a stage."""
+    table = read_json(path)
+    lacking = [key for key in keys if not isinstance(table, dict) or key not in table]
+    if lacking:
+        raise ValueError(f"{path} has no entry {lacking[0]!r}, so no stage has written it; delete it")
+    return table
 
 
 def write_arrays(path: Path, *, packed: bool = True, **arrays: np.ndarray) -> None:
@@ -76,15 +108,30 @@ def read_arrays(path: Path, *names: str) -> tuple[np.ndarray, ...]:
 
     Raises:
         FileNotFoundError: there is no such file.
+        OSError: it cannot be read just now.
         ValueError: the file is damaged or lacks one of the arrays.
     """
     try:
-        with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
-            return tuple(file[name] for name in names)
+        return tuple(read_npz(path, *names).values())
     except FileNotFoundError:
         raise FileNotFoundError(f"{path} is missing; run the stage that writes it first") from None
-    except (zipfile.BadZipFile, KeyError, EOFError, ValueError, OSError) as error:
-        raise ValueError(f"{path} is damaged ({error}); delete it and run the stage that writes it again") from error
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # a place before the start of the file, out of a table that is wrong
+            raise
+        raise ValueError(f"{path} is damaged ({_cause(error)}); {_AGAIN}") from error
+    except ValueError as error:
+        raise ValueError(f"{error}; {_AGAIN}") from error
+
+
+def _bytes_of(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        raise FileNotFoundError(f"{path} is missing; run the stage that writes it first") from None
+
+
+def _cause(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]
 
 
 class Cam(NamedTuple):
@@ -119,21 +166,52 @@ def read_seeds(path: Path) -> tuple[Cam, Cam]:
     return Cam(low, classes), Cam(high, classes)
 
 
-def write_mask(path: Path, mask: np.ndarray) -> None:
-    """Writes (h, w) class indices as a grey PNG."""
+def write_mask(path: Path, mask: np.ndarray, *, origin: str = "") -> None:
+    """Writes (h, w) class indices as a grey PNG, with a word for `mask_origin` on what it was made from."""
+    info = PngInfo()
+    if origin:
+        info.add_text("Source", origin)
     with replacing(path) as temporary:
-        Image.fromarray(mask.astype(np.uint8)).save(temporary, format="png")
+        Image.fromarray(mask.astype(np.uint8)).save(temporary, format="png", pnginfo=info)
 
 
-def read_mask(path: Path) -> np.ndarray:
-    """Reads a grey PNG of class indices: (h, w) uint8."""
+def read_mask(path: Path, num_classes: int | None = None, size: tuple[int, int] | None = None) -> np.ndarray:
+    """Reads a grey or palette PNG of class indices: (h, w) uint8.
+
+    Args:
+        path: of the PNG.
+        num_classes: foreground classes; larger indices than this, but for 255, are refused.
+        size: height and width that it must have.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        OSError: it cannot be read just now.
+        ValueError: the file is damaged, or no label map of this data set.
+    """
+    data = _bytes_of(path)
+    try:
+        with Image.open(io.BytesIO(data)) as image:
+            if image.mode not in ("L", "P"):
+                raise ValueError(f"its mode is {image.mode}, a label map has one channel of 8 bits")
+            if size is not None and image.size != (size[1], size[0]):
+                raise ValueError(f"it is {image.width} x {image.height} pixels, expected {size[1]} x {size[0]}")
+            mask = np.asarray(image, np.uint8)
+    except MemoryError:
+        raise
+    except Exception as error:  # the bytes are read, so whatever comes of them is theirs
+        raise ValueError(f"{path} is damaged ({_cause(error)}); {_AGAIN}") from error
+    if num_classes is not None and (strange := mask[(mask > num_classes) & (mask != _IGNORE)]).size:
+        raise ValueError(f"{path} holds the class {strange[0]}, the largest is {num_classes}; {_AGAIN}")
+    return mask
+
+
+def mask_origin(path: Path) -> str:
+    """What `write_mask` was told of the origin of a mask; empty where it was told nothing, or is no PNG."""
     try:
         with Image.open(path) as image:
-            return np.asarray(image, np.uint8)
-    except FileNotFoundError:
-        raise FileNotFoundError(f"{path} is missing; run the stage that writes it first") from None
-    except OSError as error:
-        raise ValueError(f"{path} is damaged ({error}); delete it and run the stage that writes it again") from error
+            return image.info.get("Source", "")
+    except OSError:
+        return ""
 
 
 def flatten(config: Mapping, prefix: str = "") -> dict[str, Any]:
@@ -145,44 +223,6 @@ def flatten(config: Mapping, prefix: str = "") -> dict[str, Any]:
         else:
             flat[f"{prefix}{key}"] = json.loads(json.dumps(value))
     return flat
-
-
-def result_settings(config: Mapping, sections: tuple[str, ...]) -> dict[str, Any]:
-    """The settings in ``sections`` that decide a result, without those that only decide how it is computed."""
-    runtime = [re.compile(pattern) for pattern in RUNTIME_KEYS]
-    chosen = flatten({key: config[key] for key in sections})
-    return {key: value for key, value in chosen.items() if not any(pattern.fullmatch(key) for pattern in runtime)}
-
-
-def settings_hash(settings: Mapping[str, Any]) -> str:
-    """A short name of a group of settings."""
-    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:12]
-
-
-def check_manifest(path: Path, settings: Mapping[str, Any], *, stage: str) -> bool:
-    """Compares the manifest of a stage with the settings asked for.
-
-    Returns:
-        Whether the stage has been completed under these settings; False when it was not begun or not finished.
-
-    Raises:
-        ValueError: the files of this stage were made under other settings; the first differing key is named.
-    """
-    if not path.exists():
-        return False
-    manifest = read_json(path)
-    made = manifest["settings"]
-    for key in sorted(made.keys() | settings.keys()):
-        if made.get(key) != settings.get(key):
-            raise ValueError(
-                f"{path.parent.parent} holds results of {stage} with {key}={made.get(key)!r}, but the config says "
-                f"{settings.get(key)!r}; use another --workdir, or set the key back"
-            )
-    return manifest["complete"]
-
-
-def write_manifest(path: Path, settings: Mapping[str, Any], *, complete: bool) -> None:
-    write_json(path, {"complete": complete, "config_hash": settings_hash(settings), "settings": settings})
 
 
 @contextlib.contextmanager
@@ -197,8 +237,12 @@ def locked(workdir: Path, process_index: int = 0) -> Iterator[None]:
         BlockingIOError: another run holds it.
         OSError: the workdir cannot be written.
     """
+    if workdir.is_symlink() and not workdir.exists():
+        raise FileNotFoundError(f"{workdir} is a link to {os.readlink(workdir)}, which is not there; make that folder")
+    if workdir.exists() and not workdir.is_dir():
+        raise NotADirectoryError(f"{workdir} is a file; use another --workdir")
     workdir.mkdir(parents=True, exist_ok=True)
-    with (workdir / f".lock{process_index}").open("w") as file:
+    with (workdir / f".lock{process_index}").open("a") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -1,22 +1,34 @@
 """The command ``ssenet``: finds the command that is asked for, and says in one line what went wrong."""
 
 import argparse
+import contextlib
 import importlib
 import logging
+import os
+import signal
 import sys
 from typing import NamedTuple
 
+from ssenet_jax.training import stop
+
 
 class Command(NamedTuple):
-    """One row: a module of `commands` with HELP, add_arguments(parser) and run(options, other words) -> exit code."""
+    """One row: a module of `commands` with HELP, add_arguments(parser) and run(options, other words) -> exit code.
+
+    With `heeds_signals` a signal sets a flag that the command looks at; others end where they are.
+    """
 
     module: str
     summary: str
+    heeds_signals: bool = False
 
 
 COMMANDS = {
-    "run": Command("run", "run the stages of a config"),
+    "run": Command("run", "run the stages of a config", heeds_signals=True),
+    "review": Command("review", "a page on which to accept or correct the masks of a run"),
     "predict": Command("predict", "segment photos with a trained network"),
+    "tune": Command("tune", "find the settings that make the best labels of what a run left"),
+    "experiment": Command("experiment", "the paper's tables and figures, over several seeds"),
     "verify-data": Command("verify", "read every file of a data set"),
     "plan": Command("plan", "what a training takes on chips that are not here"),
     "import-weights": Command("weights", "turn a weight file into a checkpoint"),
@@ -25,23 +37,50 @@ COMMANDS = {
 
 def console() -> None:
     """Entry point of the console command."""
-    sys.exit(main(sys.argv[1:]))
+    _open_streams()
+    code = main(sys.argv[1:])
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # no traceback while the interpreter ends
+    sys.exit(code)
+
+
+def _open_streams() -> None:
+    """Gives closed standard streams somewhere to go, or the next file opened would get what is printed."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115, for as long as the process lives
+        getattr(sys, name).reconfigure(errors="backslashreplace")
 
 
 def main(argv: list[str]) -> int:
     """Runs one command.
 
     Returns:
-        The exit code: 0, also after a preemption that can be continued; 2 for bad input, with one line on stderr.
+        The exit code: 0, also after a preemption that can be continued; 130 after Ctrl-C; 2 for what came from outside
+        and is wrong, with one line on stderr.
     """
+    row = COMMANDS.get(argv[0]) if argv else None
+    with stop.listening() if row and row.heeds_signals else contextlib.nullcontext():
+        try:
+            return _run(argv)
+        except KeyboardInterrupt:
+            print("ssenet: stopped", file=sys.stderr)
+            return 130
+
+
+def _run(argv: list[str]) -> int:
     options, words = _parser(argv).parse_known_args(argv)
     logging.getLogger("absl").setLevel(logging.ERROR)  # orbax tells of each checkpoint it opens
     try:
         return options.run(options, words)
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, MemoryError) as error:
         if options.traceback:
             raise
-        print(f"ssenet: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"ssenet: {' '.join(str(error).split()) or 'out of memory'}", file=sys.stderr)
         return 2
 
 

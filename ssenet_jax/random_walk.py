@@ -41,7 +41,7 @@ def transition(
     features: Float[Array, "h w f"],
     *,
     radius: int = 5,
-    beta: int | float = 8.0,
+    beta: int | float | Float[Array, ""] = 8.0,
     border: str = "full",
     size: Int[Array, " 2"] | None = None,
 ) -> Transition:
@@ -50,19 +50,26 @@ def transition(
     Args:
         features: of AffinityNet, for one image.
         radius: pairs lie closer than this, in cells.
-        beta: exponent of the affinities.
+        beta: exponent of the affinities; may be traced.
         border: "full" takes all pairs; "reference" leaves out those that the authors' code leaves out.
         size: valid height and width (may be traced) of features padded at the bottom and right; cells outside take no
             part. None: all of it.
 
     Returns:
         The transition; its columns sum to 1.
+
+    Examples:
+        >>> import jax.numpy as jnp
+        >>> transition(jnp.zeros((3, 4, 8)), radius=2).column_sums.shape
+        (3, 4)
     """
     affinity = pair_affinity(features[None].astype(jnp.float32), radius, border="full")[0]
     return _from_affinity(affinity.reshape(-1, *features.shape[:2]), radius, beta, border, size)
 
 
-def _from_affinity(affinity: Array, radius: int, beta: int | float, border: str, size: Array | None) -> Transition:
+def _from_affinity(
+    affinity: Array, radius: int, beta: int | float | Array, border: str, size: Array | None
+) -> Transition:
     d, h, w = affinity.shape
     weights = jnp.where(inside_pairs(h, w, radius, border), affinity**beta, 0.0)
     valid = jnp.ones((h, w), bool)
@@ -120,6 +127,13 @@ def random_walk(
 
     Raises:
         ValueError: unknown method, negative steps, or scores on another grid than the transition.
+
+    Examples:
+        >>> import jax.numpy as jnp
+        >>> features = jnp.array([0.0, 0.0, 9.0, 9.0]).reshape(1, 4, 1)  # two regions
+        >>> scores = jnp.array([1.0, 0.0, 0.5, 0.0]).reshape(1, 4, 1)
+        >>> print(random_walk(scores, transition(features, radius=2), steps=16).ravel().round(2))
+        [0.5  0.5  0.25 0.25]
     """
     h, w, k = scores.shape
     if method not in ("auto", "stencil", "chebyshev", "dense"):

@@ -1,14 +1,17 @@
 """Files that stages exchange: whole or absent, readable by numpy and Pillow alone, tied to their settings."""
 
+import errno
+import io
 import json
+import os
 import subprocess
 import sys
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from ssenet_jax import artifacts
-from ssenet_jax.config import paper_config
 
 
 def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path):
@@ -57,26 +60,6 @@ def test_pickled_arrays_are_refused(tmp_path):
         artifacts.read_arrays(path, "cam")
 
 
-def test_results_of_other_settings_are_refused_and_the_key_is_named(tmp_path):
-    config = paper_config()
-    path = tmp_path / "manifests" / "infer_cams.json"
-    artifacts.write_manifest(path, artifacts.result_settings(config, ("seed", "cam")), complete=True)
-    assert artifacts.check_manifest(path, artifacts.result_settings(config, ("seed", "cam")), stage="infer_cams")
-    config.cam.flip = False
-    with pytest.raises(ValueError, match=r"infer_cams with cam\.flip=True, but the config says False"):
-        artifacts.check_manifest(path, artifacts.result_settings(config, ("seed", "cam")), stage="infer_cams")
-
-
-def test_settings_that_only_say_how_to_run_do_not_count():
-    config = paper_config()
-    before = artifacts.result_settings(config, ("data", "crf", "classifier"))
-    config.data.root, config.crf.workers, config.classifier.log_every = "/elsewhere", 3, 1
-    assert artifacts.result_settings(config, ("data", "crf", "classifier")) == before
-    config.data.train_split = "train_aug"
-    changed = artifacts.result_settings(config, ("data", "crf", "classifier"))
-    assert artifacts.settings_hash(changed) != artifacts.settings_hash(before)
-
-
 def test_a_second_run_in_a_workdir_is_told_so(tmp_path):
     code = f"""
 from pathlib import Path
@@ -92,3 +75,77 @@ except BlockingIOError as error:
     third = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert "another run is using" in second.stdout
     assert third.stdout == "got it\n"
+
+
+def test_every_flipped_byte_of_an_archive_is_damage_or_harmless(tmp_path):
+    path = tmp_path / "a.npz"
+    artifacts.write_arrays(path, cam=np.arange(60, dtype=np.float16).reshape(5, 6, 2), classes=np.int32([3, 5]))
+    data = path.read_bytes()
+    for place in range(len(data)):
+        path.write_bytes(data[:place] + bytes([data[place] ^ 255]) + data[place + 1 :])
+        try:
+            cam, classes = artifacts.read_arrays(path, "cam", "classes")
+        except ValueError as error:
+            assert str(path) in str(error) and str(error).endswith("delete it and run the stage that writes it again")
+            assert "\n" not in str(error)
+        else:  # a time, or another field that no reader looks at
+            assert cam.tolist() == np.arange(60).reshape(5, 6, 2).tolist() and classes.tolist() == [3, 5]
+
+
+@pytest.mark.parametrize("read", [lambda path: artifacts.read_arrays(path, "cam"), artifacts.read_mask])
+@pytest.mark.parametrize("code", [errno.EMFILE, errno.EIO, errno.ENOMEM, errno.EACCES])
+def test_what_cannot_be_read_just_now_is_not_called_damaged(tmp_path, monkeypatch, read, code):
+    def refuse(*arguments, **options):
+        raise OSError(code, os.strerror(code))
+
+    path = tmp_path / "a.npz"
+    artifacts.write_arrays(path, cam=np.zeros(3))
+    monkeypatch.setattr(io, "open", refuse)
+    with pytest.raises(OSError, match=os.strerror(code)):
+        read(path)
+
+
+def test_a_label_map_is_checked_against_its_photo_and_its_classes(tmp_path):
+    path = tmp_path / "m.png"
+    artifacts.write_mask(path, np.array([[0, 6, 255], [1, 2, 3]]))
+    assert artifacts.read_mask(path, num_classes=6, size=(2, 3)).shape == (2, 3)
+    with pytest.raises(ValueError, match=r"m\.png holds the class 6, the largest is 5; delete it"):
+        artifacts.read_mask(path, num_classes=5)
+    with pytest.raises(ValueError, match=r"m\.png is damaged \(it is 3 x 2 pixels, expected 4 x 2\)"):
+        artifacts.read_mask(path, size=(2, 4))
+    Image.fromarray(np.zeros((2, 3, 3), np.uint8)).save(path)
+    with pytest.raises(ValueError, match=r"m\.png is damaged \(its mode is RGB"):
+        artifacts.read_mask(path)
+
+
+def test_only_temporary_files_of_this_package_are_removed(tmp_path):
+    ours = [".12.0.ssenet-part", "cams/.12.3.ssenet-part", "predictions/val/.9.9.ssenet-part"]
+    theirs = [".movie.mp4.part", ".x.part", "cams/.a.npz.7.part", "photos/.12.0.ssenet-part", "cams/notes.ssenet-part"]
+    for name in (*ours, *theirs):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    (tmp_path / "cams" / ".1.1.ssenet-part").mkdir()
+    (tmp_path / "cams" / ".2.2.ssenet-part").symlink_to(tmp_path / ".x.part")
+    artifacts.remove_partial(tmp_path, [tmp_path / "cams", tmp_path / "predictions", tmp_path / "not_there"])
+    assert not any((tmp_path / name).exists() for name in ours)
+    assert all((tmp_path / name).exists() for name in theirs)
+
+
+def test_a_name_of_the_greatest_length_can_be_written(tmp_path):
+    artifacts.write_arrays(tmp_path / ("x" * 251 + ".npz"), cam=np.zeros(1))
+
+
+def test_a_full_disk_names_the_file(tmp_path):
+    with pytest.raises(OSError, match="No space left on device: .*a.npz"), artifacts.replacing(tmp_path / "a.npz"):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(("make", "message"), [
+    (lambda path: path.symlink_to(path.parent / "gone"), "is a link to .*gone, which is not there; make that folder"),
+    (lambda path: path.touch(), "is a file; use another --workdir"),
+])  # fmt: skip
+def test_a_workdir_that_is_no_folder_is_refused(tmp_path, make, message):
+    make(tmp_path / "run")
+    with pytest.raises(OSError, match=message), artifacts.locked(tmp_path / "run"):
+        pass

@@ -196,7 +196,7 @@ def test_seeds_follow_their_image_and_name_class_background_or_neither():
     seen = set()
     for seed in range(12):
         example = augment.affinity_transform(32, **plain)(affinity_record(), generator(seed))
-        assert example["seeds"].shape == (4, 4) and example["label"].dtype == np.uint8
+        assert example["seeds"].shape == (4, 4) and example["seeds"].dtype == np.uint8
         blocks = example["image"][..., 0].reshape(4, 8, 4, 8).mean((1, 3))
         expected = np.where(blocks < 19.5, 5, np.where(blocks > 35.5, 0, 255))
         clear = (np.abs(blocks - 19.5) > 1) & (np.abs(blocks - 35.5) > 1)

@@ -17,6 +17,7 @@ from ssenet_jax import artifacts, datasets
 from ssenet_jax.checkpoint import Checkpoints, load_variables
 from ssenet_jax.config import paper_config
 from ssenet_jax.main import main
+from ssenet_jax.stages import manifest
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 HEIGHT, WIDTH = 20, 30
@@ -244,8 +245,8 @@ def test_a_workdir_in_use_is_named(tmp_path, capsys):
 
 def test_a_workdir_of_another_config_names_the_key(tmp_path, capsys):
     config = paper_config()
-    settings = artifacts.result_settings(config, ("seed", "dtype", "data", "model", "init", "classifier", "ser"))
-    artifacts.write_manifest(tmp_path / "manifests/train_classifier.json", settings, complete=True)
+    settings = manifest.result_settings(config, ("seed", "dtype", "data", "model", "init", "classifier", "ser"))
+    manifest.write_manifest(tmp_path / "manifests/train_classifier.json", settings, complete=True)
     message = run(tmp_path, "--stages=train_classifier", capsys=capsys)
     assert "holds results of train_classifier with" in message and "use another --workdir" in message
 

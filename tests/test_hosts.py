@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import jax
@@ -18,8 +19,8 @@ import pytest
 from ssenet_jax.checkpoint import load_variables
 from ssenet_jax.stages import runner
 from ssenet_jax.training import hosts
-from ssenet_jax.training.loop import Preempted
 from ssenet_jax.training.sharding import make_mesh
+from ssenet_jax.training.stop import Preempted, listening
 
 TESTS = Path(__file__).parent
 WORKER = """
@@ -90,7 +91,8 @@ def stopped_by_a_signal_to_one(folder):
     batches, recipe = Part(Batches(on_step=stop), jax.process_index(), 2), small_recipe(steps=10_000)
     quiet = {"checkpoint_every": 10_000, "log_every": 10_000}
     try:
-        run(Path(folder) / "stopped", variables, make_mesh(), batches, recipe, **quiet)
+        with listening():
+            run(Path(folder) / "stopped", variables, make_mesh(), batches, recipe, **quiet)
     except Preempted as stopped:
         return str(stopped)
     return "trained to its end"
@@ -187,3 +189,71 @@ def test_alone_nobody_is_waited_for(monkeypatch):
 def test_flags_that_do_not_fit_together_are_an_error(arguments, message):
     with pytest.raises(ValueError, match=message):
         hosts.join(*arguments)
+
+
+@pytest.mark.parametrize("address", ["garbage", "host:", ":1234", "host:port", "host:0", "host:99999", " "])
+def test_an_address_that_is_none_is_an_error_with_an_example(address):
+    with pytest.raises(ValueError, match="--coordinator is .*HOST:PORT of process 0"):
+        hosts.join(address, 0, 2)
+
+
+SLURM = {"SLURM_JOB_ID": "7", "SLURM_STEP_NODELIST": "n[1-2]", "SLURM_NTASKS": "2", "SLURM_PROCID": "0",
+         "SLURM_LOCALID": "0", "SLURM_STEP_NUM_NODES": "2"}  # fmt: skip
+OMPI = {"OMPI_MCA_orte_hnp_uri": "1531576320.0;tcp://10.96.0.1:34911", "OMPI_COMM_WORLD_SIZE": "2",
+        "OMPI_COMM_WORLD_RANK": "0", "OMPI_COMM_WORLD_LOCAL_RANK": "0"}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("variables", "odd", "value", "named"),
+    [
+        (OMPI, "OMPI_COMM_WORLD_RANK", None, "OMPI_COMM_WORLD_RANK"),
+        (OMPI, "OMPI_COMM_WORLD_SIZE", "two", "OMPI_COMM_WORLD_SIZE='two'"),
+        (OMPI, "OMPI_MCA_orte_hnp_uri", "nothing", "OMPI_COMM_WORLD_SIZE='2'"),
+        (SLURM, "SLURM_NTASKS", "2(x2)", r"SLURM_NTASKS='2\(x2\)'"),
+        (SLURM, "SLURM_PROCID", "5", "SLURM_PROCID='5'"),
+        (SLURM, "SLURM_JOB_ID", "", "SLURM_JOB_ID=''"),
+    ],
+)
+def test_a_launcher_that_tells_nonsense_is_one_line(monkeypatch, variables, odd, value, named):
+    monkeypatch.setattr(jax._src.xla_bridge, "backends_are_initialized", lambda: False)
+    for name, given in {**variables, odd: value}.items():
+        monkeypatch.delenv(name, raising=False) if given is None else monkeypatch.setenv(name, given)
+    with pytest.raises(ValueError, match=f"variables of the launcher .*{named}.* or give --coordinator") as error:
+        hosts.join()
+    assert "\n" not in str(error.value)
+
+
+def test_waiting_says_for_whom_after_a_while_and_then_now_and_again(monkeypatch, capsys):
+    monkeypatch.setattr(hosts, "_FIRST_WORD_S", 0.1)
+    monkeypatch.setattr(hosts, "_WORDS_EVERY_S", 0.25)
+    hosts._while_waiting(lambda: time.sleep(0.5), "process 1 of 2")
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 2 and all(line.startswith("waiting for process 1 of 2, ") for line in lines)
+
+
+def test_others_that_never_come_are_one_line(monkeypatch):
+    def nobody():
+        raise jax.errors.JaxRuntimeError("DEADLINE_EXCEEDED: Barrier timed out.\nMore")
+
+    with pytest.raises(TimeoutError, match="the 2 processes did not all come; start them within five minutes"):
+        hosts._while_waiting(nobody, "the 2 processes")
+
+
+ALONE = """
+import sys
+from ssenet_jax.training import hosts, stop
+with stop.listening():
+    hosts.join("localhost:" + sys.argv[1], 1, 2)
+"""
+
+
+def test_ctrl_c_while_waiting_for_the_others_is_one_line():
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = str(free.getsockname()[1])
+    process = subprocess.Popen([sys.executable, "-c", ALONE, port], stderr=subprocess.PIPE, text=True)
+    time.sleep(4)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert errors.splitlines()[-1].startswith("ssenet: stopped while waiting for the 2 processes of the run at")

@@ -16,26 +16,31 @@ PIPELINE = ("grain", "tensorflow_datasets", "array_record")
 # From the data to the command, as in the README's map.
 FLOW = """
 messages
+cores
 config
 cache
 arrays
 artifacts
 datasets
-models
+sampling
 equivariance
 bicubic
 cam
 losses
 ser
+seam
 crf
 affinity
 random_walk
 metrics
+models
 training.optim
+training.quiet
+training.stop
+training.hosts
 checkpoint
 pretrained
 training.sharding
-training.hosts
 training.logs
 training.step
 training.operators
@@ -46,16 +51,22 @@ report.charts
 report.pictures
 report.page
 stages.seeds
+stages.manifest
 stages.batching
 stages.inference
 stages.context
 stages.train
 stages.apply
+stages.reviewed
 stages.labels
 stages.score
 stages.table
+stages.doubt
 stages.final
 stages.runner
+stages.label_search
+experiments.experiment
+experiments
 commands.configs
 commands.chips
 commands.compiling
@@ -67,6 +78,12 @@ commands.verify
 commands.weights
 commands.predict
 commands.run
+commands.review.album
+commands.review.ledger
+commands.review.server
+commands.review
+commands.tune
+commands.experiment
 main
 __main__
 """.split()
@@ -80,7 +97,8 @@ def imported_by(statement: str) -> set[str]:
 
 def test_a_loss_brings_in_neither_network_nor_data_libraries():
     loaded = imported_by(
-        "import ssenet_jax.losses, ssenet_jax.ser, ssenet_jax.cam, ssenet_jax.random_walk, ssenet_jax.metrics"
+        "import ssenet_jax.losses, ssenet_jax.ser, ssenet_jax.seam, ssenet_jax.cam, ssenet_jax.random_walk, "
+        "ssenet_jax.metrics"
     )
     assert "jax" in loaded
     assert not loaded & set(HEAVY)

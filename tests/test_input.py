@@ -1,5 +1,7 @@
 """The input pipeline: order and augmentation depend on the seed and the step alone."""
 
+import time
+
 import numpy as np
 import pytest
 
@@ -92,3 +94,22 @@ def test_what_cannot_be_batched_is_an_error():
         batches(process_index=0, process_count=3)
     with pytest.raises(ValueError, match="no record to train on"):
         batches(Empty())
+
+
+def test_examples_are_prepared_ahead_and_not_whole_batches():
+    drawn = []
+
+    class Counted(Numbers):
+        def __getitem__(self, index):
+            drawn.append(index)
+            return super().__getitem__(index)
+
+    next(pipeline.iterate(batches(Counted(), batch_size=50), 0, num_threads=2))
+    time.sleep(0.3)
+    assert 50 <= len(drawn) <= 50 + 50 + 2 * 2 + 1
+
+
+@pytest.mark.parametrize("state", [{}, {"next_index": "4"}, {"next_index": -1}, {"next_index": None}, [], None])
+def test_a_place_that_is_none_is_refused(state):
+    with pytest.raises((KeyError, TypeError, ValueError)):
+        pipeline.iterate(batches(), 0, num_threads=1).set_state(state)

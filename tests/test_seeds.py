@@ -1,5 +1,12 @@
 """The CRF on scores: seeds and label maps, in processes, as the CRF gives them in this one."""
 
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -64,3 +71,70 @@ def test_an_error_in_a_process_arrives(example, tmp_path):
     call = (seeds.write_seeds, tmp_path / "a.npz", record, BACKGROUNDS, OPTIONS)
     with pytest.raises(ValueError, match="scores"):
         seeds.in_processes(seeds.refine_to_file, [call], workers=2)
+
+
+def endless(folder):
+    """Says which process it is, and works until that is ended."""
+    (folder / str(os.getpid())).touch()
+    time.sleep(600)
+
+
+PARENT = """
+import sys
+from pathlib import Path
+sys.path.insert(0, {tests!r})
+import test_seeds
+from ssenet_jax.stages import seeds
+if __name__ == "__main__":
+    seeds.in_processes(test_seeds.endless, [(Path(sys.argv[1]),)] * 4, workers=2)
+"""
+
+
+@pytest.fixture
+def working(tmp_path):
+    """A process whose two workers are at work, and their numbers."""
+    (tmp_path / "parent.py").write_text(PARENT.format(tests=str(Path(__file__).parent)))
+    folder = tmp_path / "workers"
+    folder.mkdir()
+    command = [sys.executable, str(tmp_path / "parent.py"), str(folder)]
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
+    parent = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    wait_until(lambda: len(list(folder.iterdir())) == 2)
+    yield parent, [int(path.name) for path in folder.iterdir()]
+    parent.kill()
+    parent.communicate()
+
+
+def wait_until(true, seconds=60):
+    end = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
+def is_alive(number):
+    try:
+        return "(zombie)" not in Path(f"/proc/{number}/status").read_text()
+    except OSError:
+        return False
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="looks at processes as Linux shows them")
+def test_workers_ignore_what_stops_a_run_and_end_with_their_parent(working):
+    parent, workers = working
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        for worker in workers:
+            os.kill(worker, number)
+    time.sleep(0.2)
+    assert all(map(is_alive, workers))
+    parent.kill()
+    wait_until(lambda: not any(map(is_alive, workers)))
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="looks at processes as Linux shows them")
+def test_a_worker_that_is_killed_is_one_line_with_a_remedy(working):
+    parent, workers = working
+    os.kill(workers[0], signal.SIGKILL)
+    _, errors = parent.communicate(timeout=60)
+    assert errors.splitlines()[-1].startswith("OSError: one of 2 CRF processes was killed, most often for lack of mem")
+    assert "set --config.crf.workers to fewer, and run the same command again" in errors

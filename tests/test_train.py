@@ -1,9 +1,12 @@
 """The loop on a small network: exact resume, devices, accumulation, preemption, non-finite losses, the log."""
 
+import gc
 import json
 import os
 import re
+import shutil
 import signal
+import weakref
 from pathlib import Path
 
 import jax
@@ -16,10 +19,11 @@ from ssenet_jax.checkpoint import load_variables
 from ssenet_jax.commands.configs import load_config
 from ssenet_jax.main import main
 from ssenet_jax.stages import runner, table
+from ssenet_jax.training import logs, objectives, operators
 from ssenet_jax.training import loop as train
-from ssenet_jax.training import objectives, operators
 from ssenet_jax.training.sharding import global_batch, make_mesh, place
 from ssenet_jax.training.step import Recipe, create_state, make_step, state_shardings, variables_of
+from ssenet_jax.training.stop import listening
 
 GROUPS = (("front/.*", 0.0, 0.0), (".*/bias", 2.0, 0.0), ("norm/.*", 1.0, 0.0), (".*", 1.0, 5e-4))
 BATCH = 16
@@ -86,7 +90,7 @@ def run(folder, variables, mesh, batches=None, recipe=None, **changes):
     defaults = {"checkpoint_every": 2, "keep": 3, "log_every": 1}
     records = train.Records(folder / "checkpoints", folder / "log.jsonl", folder / "tb", **{**defaults, **changes})
     recipe = recipe or small_recipe()
-    return train.fit(recipe, variables, batches or Batches(), records, mesh=mesh, name="train_small")
+    return train.fit(recipe, dict(variables), batches or Batches(), records, mesh=mesh, name="train_small")
 
 
 def log_of(folder):
@@ -131,7 +135,8 @@ def test_preempted_and_resumed_equals_undisturbed_to_the_bit(tmp_path, undisturb
             os.kill(os.getpid(), signal.SIGTERM)
 
     handler = signal.getsignal(signal.SIGTERM)
-    with pytest.raises(train.Preempted, match=r"after step 2 of 4, saved in .*/2; run the same command again"):
+    stopped = pytest.raises(train.Preempted, match=r"after step 2 of 4, saved in .*/2; run the same command again")
+    with listening(), stopped:
         run(tmp_path, variables, mesh, Batches(on_step=stop), checkpoint_every=100, log_every=log_every)
     assert signal.getsignal(signal.SIGTERM) is handler
     # a killed run may also have written lines past its checkpoint, and half of one
@@ -143,8 +148,9 @@ def test_preempted_and_resumed_equals_undisturbed_to_the_bit(tmp_path, undisturb
     if log_every == 1:
         assert log_of(tmp_path) == expected
     else:
-        (line,) = log_of(tmp_path)
+        line, last = log_of(tmp_path)
         assert line["loss"] == pytest.approx(np.mean([e["loss"] for e in expected[:3]]), rel=1e-12)
+        assert last == expected[3]
 
 
 @pytest.mark.parametrize("when", ["while it steps", "before its first step"])
@@ -160,7 +166,7 @@ def test_the_command_ends_a_stopped_run_with_0_and_a_line(tmp_path, monkeypatch,
     config = Path(__file__).parents[1] / "configs" / "scenes.py"
     assert main(["run", f"--config={config}:tiny", f"--workdir={tmp_path}", "--stages=train_classifier"]) == 0
     saved = f"train_small was stopped after step 1 of 4, saved in {tmp_path}/checkpoints/1"
-    line = {"while it steps": saved, "before its first step": "train_classifier was stopped; what it wrote stays in"}
+    line = {"while it steps": saved, "before its first step": "the run was stopped at the end of train_classifier"}
     output = capsys.readouterr().out
     assert output.startswith(line[when]) and output.endswith("; run the same command again to go on\n")
     with pytest.raises(ValueError, match="infer_cams reads what train_classifier writes"):
@@ -216,7 +222,9 @@ def test_accumulation_equals_the_full_batch():
     results = []
     for accumulate in (1, 4):
         recipe = small_recipe(accumulate=accumulate)
-        recipe, mesh = recipe._replace(loss_fn=objectives.classifier(Plain())), make_mesh(4)
+        groups = ((".*", 1.0, 5e-4),)
+        recipe = recipe._replace(loss_fn=objectives.classifier(Plain()), groups=groups)
+        mesh = make_mesh(4)
         state = create_state(variables, recipe)
         step = make_step(recipe, state, mesh)
         state = place(state, state_shardings(state, mesh, shard_params=False))
@@ -258,7 +266,7 @@ def test_pictures_are_made_from_the_current_variables(tmp_path, variables, mesh)
         return {"cam": np.zeros((4, 4, 3), np.uint8)}
 
     records = train.Records(tmp_path / "c", tmp_path / "log.jsonl", tmp_path / "tb", 100, 1, 2, picture_every=2)
-    train.fit(small_recipe(), variables, Batches(), records, mesh=mesh, name="train_small", picture_fn=picture_fn)
+    train.fit(small_recipe(), dict(variables), Batches(), records, mesh=mesh, name="train_small", picture_fn=picture_fn)
     assert len(seen) == 2 and not np.array_equal(*seen)
 
 
@@ -269,3 +277,59 @@ def test_progress_is_plain_lines_where_there_is_no_terminal(capsys):
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 15  # one at each twentieth of the way
     assert re.fullmatch(r"infer_cams: 40/40 images, [0-9.]+ images/s, 0:00:00 left, loss 0.5", lines[-1])
+
+
+@pytest.mark.parametrize(
+    "loop",
+    [{}, [], {"sums": {}}, {"sums": {"loss": "x"}, "input": {"next_index": 4}}, {"sums": {}, "input": {"next": 4}}],
+)
+def test_a_checkpoint_without_a_place_to_go_on_from_is_set_aside(tmp_path, undisturbed, variables, mesh, caplog, loop):
+    shutil.copytree(undisturbed[0], tmp_path, dirs_exist_ok=True)
+    (tmp_path / "checkpoints" / "4").rename(tmp_path / "checkpoints" / "3")  # so that a step is left to do
+    (tmp_path / "checkpoints" / "3" / "loop" / "metadata").write_text(json.dumps(loop))
+    batches = Batches()
+    assert_same(jax.device_get(run(tmp_path, variables, mesh, batches)), undisturbed[1])
+    assert (tmp_path / "checkpoints" / "3.damaged").is_dir() and "is damaged (loop/metadata holds no" in caplog.text
+    assert batches.index == 4  # the input went on at step 2
+
+
+def test_the_initial_variables_are_released(tmp_path, variables, mesh):
+    mine = jax.tree.map(jnp.array, dict(variables))
+    watched = weakref.ref(jax.tree.leaves(mine["params"])[0])
+    alive = []
+
+    def look(index):
+        gc.collect()
+        alive.append(watched() is not None)
+
+    records = train.Records(tmp_path / "c", tmp_path / "log.jsonl", tmp_path / "tb", 100, 1, 2)
+    train.fit(small_recipe(), mine, Batches(on_step=look), records, mesh=mesh, name="train_small")
+    assert mine == {} and not any(alive)
+
+
+@pytest.mark.parametrize("line", ["7", "null", '"text"', "[1]", '{"step": "4"}', '{"step": null}', "[" * 3000])
+def test_a_line_that_no_training_wrote_names_the_log(tmp_path, line):
+    path = tmp_path / "log.jsonl"
+    path.write_text(f'{{"step": 1, "loss": 2.0}}\n{line}\n')
+    for read in (logs.read_lines, lambda path: logs.cut_lines(path, 1)):
+        with pytest.raises(ValueError, match=r"log\.jsonl holds the line .*, which no training wrote"):
+            read(path)
+
+
+def test_a_log_that_is_not_text_is_named(tmp_path):
+    (tmp_path / "log.jsonl").write_bytes(b'{"step": 1}\n\xff\xfe\n')
+    with pytest.raises(ValueError, match=r"log\.jsonl is not UTF-8; move it away"):
+        logs.read_lines(tmp_path / "log.jsonl")
+
+
+@pytest.mark.parametrize("error", [BrokenPipeError, OSError(5, "Input/output error"), ValueError("closed file")])
+def test_a_screen_that_is_gone_stops_nothing(error):
+    class Gone:
+        def isatty(self):
+            return False
+
+        def write(self, text):
+            raise error
+
+    with train.Progress("infer_cams", 2, stream=Gone()) as progress:
+        progress.advance(2)

@@ -1,6 +1,7 @@
 """``ssenet run``: the stages of a config."""
 
 import argparse
+import sys
 from pathlib import Path
 
 from absl import flags
@@ -9,8 +10,8 @@ from ssenet_jax import cache
 from ssenet_jax.commands.configs import add_config, load_config
 from ssenet_jax.stages.runner import order, run_stages
 from ssenet_jax.stages.table import TABLE
-from ssenet_jax.training import hosts
-from ssenet_jax.training.loop import Preempted
+from ssenet_jax.training import hosts, stop
+from ssenet_jax.training.logs import say
 
 HELP = """\
 Runs the stages of an experiment, each where it stopped. Keys of the config are set with --config.KEY=VALUE:
@@ -22,7 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.epilog = _stages()
     add_config(parser)
     parser.add_argument(
-        "--workdir", required=True, type=Path, help="where everything is written; a rerun goes on there"
+        "--workdir", required=True, type=_workdir, help="where everything is written; a rerun goes on there"
     )
     parser.add_argument("--stages", default="", help="comma-separated; default: what the config asks for")
     parser.add_argument(
@@ -46,6 +47,13 @@ def run(options: argparse.Namespace, overrides: list[str]) -> int:
     hosts.join(options.coordinator, options.process_id, options.num_processes)
     try:
         run_stages(config, options.workdir, tuple(name for name in options.stages.split(",") if name))
-    except Preempted as stopped:
-        print(stopped)
+    except stop.Preempted as stopped:
+        say(str(stopped), sys.stdout)
+        return stop.exit_code()
     return 0
+
+
+def _workdir(text: str) -> Path:
+    if not text.strip():
+        raise argparse.ArgumentTypeError("it is empty, as a variable that is not set leaves it; name a folder")
+    return Path(text)

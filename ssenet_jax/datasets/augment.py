@@ -50,6 +50,15 @@ def normalize(image: Rgb, mean: tuple[float, float, float], std: tuple[float, fl
     return result.reshape(image.shape)
 
 
+def centre_crop(image: Rgb, crop: int, mean: tuple[float, float, float], std: tuple[float, float, float]) -> Normalised:
+    """The middle square of an image, normalised, its shorter side brought to `crop` pixels."""
+    height, width = image.shape[:2]
+    scale = crop / min(height, width)
+    size = max(crop, round(height * scale)), max(crop, round(width * scale))
+    top, left = ((side - crop) // 2 for side in size)
+    return normalize(resize_image(image, size)[top : top + crop, left : left + crop], mean, std)
+
+
 def long_edge_size(height: int, width: int, long_edge: int) -> tuple[int, int]:
     """The size of the same aspect ratio whose longer side is `long_edge`; no side is below 1 pixel."""
     scale = long_edge / max(height, width)

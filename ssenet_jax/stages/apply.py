@@ -1,6 +1,6 @@
 """The stages that apply a trained network to every image."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import jax.numpy as jnp
@@ -13,6 +13,7 @@ from ssenet_jax.checkpoint import load_variables
 from ssenet_jax.datasets.augment import resize_mask
 from ssenet_jax.stages import batching, inference
 from ssenet_jax.stages.context import Context, Job
+from ssenet_jax.training import hosts
 from ssenet_jax.training.logs import Progress
 
 
@@ -20,7 +21,7 @@ def infer_cams(context: Context, job: Job) -> None:
     """Multi-scale CAMs of every image whose labels are known."""
     config, (training,) = context.config, job.reads
     variables = load_variables(training.folder, training.stage)
-    model = context.network("classifier")
+    model = context.network(training.stage.removeprefix("train_"))
     cams = inference.cam_function(model, scales=config.cam.scales, flip=config.cam.flip, dtype=jnp.float16)
 
     def prepare(records, canvas, rows):
@@ -113,10 +114,17 @@ def records(context: Context, job: Job, extend: Callable[[dict], dict] = lambda 
         def read(index, split=split, source=source):
             return extend({**source[index], "split": split})
 
-        with Progress(f"{job.title}, {split}", len(todo)) as progress:
-            for record in batching.read_ahead(read, todo):
-                yield record
-                progress.advance(1)
+        for record in counted(f"{job.title}, {split}", batching.read_ahead(read, todo), len(todo)):
+            hosts.leave_if_told(job.title, context.workdir)
+            yield record
+
+
+def counted(title: str, items: Iterable[Any], total: int) -> Iterator[Any]:
+    """The items, with a progress line."""
+    with Progress(title, total) as progress:
+        for item in items:
+            yield item
+            progress.advance(1)
 
 
 def run_network(

@@ -1,21 +1,38 @@
 """What every stage is given: the config, the data, the devices, and where things lie in the workdir."""
 
 import functools
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
 import jax
+import numpy as np
 from flax import linen as nn
 from ml_collections import ConfigDict
 
 from ssenet_jax import datasets
 from ssenet_jax.models import BACKBONES
 from ssenet_jax.training import recipes
+from ssenet_jax.training.logs import say
 from ssenet_jax.training.sharding import make_mesh, part_for_batch
 
 Sources = Mapping[str, datasets.Source]
+
+
+class Sampled:
+    """Images of a source evenly over its list, at most `count`."""
+
+    def __init__(self, source: datasets.Source, count: int):
+        self._source, spaced = source, np.linspace(0, len(source) - 1, min(count, len(source)))
+        self._chosen = spaced.round().astype(int).tolist()
+        self.ids, self.class_names = [source.ids[index] for index in self._chosen], source.class_names
+        self.has_masks = source.has_masks
+
+    def __len__(self) -> int:
+        return len(self._chosen)
+
+    def __getitem__(self, index: int) -> datasets.Record:
+        return self._source[self._chosen[index]]
 
 
 class Place(NamedTuple):
@@ -73,7 +90,7 @@ class Context:
     def say(self, line: str) -> None:
         """A line of progress, from one process."""
         if self.is_writer:
-            print(line, file=sys.stderr, flush=True)
+            say(line)
 
     @functools.cached_property
     def mesh(self) -> jax.sharding.Mesh:
@@ -102,6 +119,11 @@ class Context:
             found[data.eval_split] = self.eval_source
         return found
 
+    @functools.cache  # noqa: B019, one context a run
+    def fingerprints(self, split: str) -> Mapping[str, str]:
+        """A short text by image id that changes with the photo, its labels or its mask; as they are at the start."""
+        return self.sources[split].fingerprints()
+
     def training_images(self) -> dict[str, datasets.Source]:
         """The training split alone."""
         return {self.config.data.train_split: self.train_source}
@@ -110,6 +132,17 @@ class Context:
         """The training split, and the held-out one when it has masks to score against."""
         train = self.config.data.train_split
         return {split: source for split, source in self.sources.items() if split == train or source.has_masks}
+
+    def measured_images(self) -> dict[str, datasets.Source]:
+        """The images that CAMs are measured on: some held-out ones, or training images when none are held out."""
+        split = self.config.data.eval_split or self.config.data.train_split
+        return {split: Sampled(self.sources[split], self.config.measure.images)}
+
+    def validation_images(self) -> datasets.Source:
+        """Some held-out images, always the same, for figures in a training's log; empty where none are held out."""
+        if self.eval_source is None:
+            return Sampled(self.train_source, 0)
+        return Sampled(self.eval_source, self.config.measure.validation_images)
 
     def images_to_segment(self) -> dict[str, datasets.Source]:
         """Where the segmentation network is applied: held-out images, or the training images when there are none."""

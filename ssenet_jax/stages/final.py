@@ -1,22 +1,65 @@
 """What tells how a run went: metrics of every stage, the table at the end, the report."""
 
+from pathlib import Path
+
 from ml_collections import ConfigDict
 
 from ssenet_jax import artifacts
+from ssenet_jax.checkpoint import steps
 from ssenet_jax.report import page
-from ssenet_jax.stages import score
+from ssenet_jax.stages import doubt, manifest, score
 from ssenet_jax.stages.context import Context
 from ssenet_jax.stages.table import TABLE, asked_for, place_of, sections_of
+from ssenet_jax.training import recipes
 
 
 def settings_of(name: str, config: ConfigDict) -> dict:
     """The settings that decide the result of a stage, its own and those of every stage before it."""
-    return artifacts.result_settings(config, sections_of(name, config))
+    return manifest.result_settings(config, sections_of(name, config))
 
 
-def is_complete(name: str, context: Context) -> bool:
-    """Whether a stage has been completed under the settings of the config; raises for other settings."""
-    return artifacts.check_manifest(context.manifest(name), settings_of(name, context.config), stage=name)
+def made_from(name: str, context: Context) -> manifest.MadeFrom:
+    """The data that decide the result of a stage: its images, and what the weights hold that a training starts from."""
+    images = TABLE[name].images
+    sources = context.training_images() if images is None else images(context)
+    identity = {split: source.identity for split, source in sources.items()}
+    if images is None and "init" in sections_of(name, context.config):
+        identity["weights"] = _weights(name, context)
+    found = {f"{split}/{image}": state for split in sources for image, state in context.fingerprints(split).items()}
+    return manifest.MadeFrom(identity, found)
+
+
+def _weights(name: str, context: Context) -> str:
+    """What the file or folder of `init.weights` holds; of one that is gone, what it held when the stage was begun."""
+    named = context.config.init.weights
+    path = Path(named)
+    if named and path.exists():
+        return manifest.content_hash(path)
+    held = manifest.read_manifest(context.manifest(name))
+    return held.made_from.identity.get("weights", named) if held else named
+
+
+def is_complete(name: str, context: Context, *, as_need: bool = False) -> bool:
+    """Whether a stage has been completed with the settings of the config and from the data as they are now.
+
+    A training whose last checkpoint is gone is not complete: one before it must not be taken for it.
+
+    Args:
+        name: of the stage.
+        context: of the run.
+        as_need: its results are only read, so a training may have been made before images were added or removed.
+
+    Raises:
+        ValueError: it was made with other settings or from other data.
+    """
+    settings, data = settings_of(name, context.config), made_from(name, context)
+    trains = TABLE[name].images is None
+    path, grows = context.manifest(name), as_need or not trains
+    complete = manifest.check_manifest(path, settings, stage=name, made_from=data, grows=grows)
+    if not complete or not trains:
+        return complete
+    folder, images = place_of(name, context).folder, len(manifest.read_manifest(path).made_from.images)
+    return recipes.steps_of(context.config, folder.name, images) in steps(folder)
 
 
 def evaluate(context: Context, name: str) -> None:
@@ -24,7 +67,7 @@ def evaluate(context: Context, name: str) -> None:
     row = TABLE[name]
     if row.score is None or row.images is None:
         return
-    config_hash = artifacts.settings_hash(settings_of(name, context.config))
+    config_hash = manifest.settings_hash(settings_of(name, context.config))
     subjects = score.subjects(context, place_of(name, context), row.images(context), config_hash)
     for record in row.score(context, subjects):
         artifacts.write_json(context.metrics(name, record["split"]), record)
@@ -36,7 +79,7 @@ def evaluate_all(context: Context) -> None:
     if not context.is_writer:
         return
     for name in asked_for(context.config):
-        if is_complete(name, context):
+        if is_complete(name, context, as_need=True):
             evaluate(context, name)
 
 
@@ -47,9 +90,9 @@ def write_report(context: Context) -> None:
     config = context.config
     ids = [image_id for source in context.sources.values() for image_id in source.ids[: config.report.examples]]
     shown = [page.Shown(name, row.title, _picture_of(name, context)) for name, row in TABLE.items()]
-    path = page.write(
-        context.workdir, shown, title=config.title, config_text=str(config), sources=context.sources, ids=ids
-    )
+    doubts = doubt.measure_all(context.workdir, config.labels, context.training_images())
+    texts = {"title": config.title, "config_text": str(config)}
+    path = page.write(context.workdir, shown, **texts, sources=context.sources, ids=ids, doubts=doubts)
     print(summary(context))
     print(f"report: {path}")
 
@@ -66,20 +109,25 @@ def _picture_of(name: str, context: Context):
 
 def summary(context: Context) -> str:
     """The table of a run: one row a stage and split, in percent."""
-    records = [artifacts.read_json(path) for path in (context.workdir / "metrics").glob("*.json")]
+    columns = ("stage", "split", "num_images", "alpha", "miou", "m_fn", "m_fp")
+    records = [artifacts.read_table(path, *columns) for path in (context.workdir / "metrics").glob("*.json")]
     if not records:
         return "nothing was scored: no stage has results on a split with masks"
     order = {name: place for place, name in enumerate(TABLE)}
     records.sort(key=lambda record: (order.get(record["stage"], len(order)), record["split"]))
+    measured = [_line(record) for record in records if "miou" not in record]
     rows = [f"{'stage':<22}{'split':<10}{'images':>7}{'alpha':>7}{'mIoU':>8}{'mFN':>8}{'mFP':>8}"]
-    for r in records:
+    for r in (record for record in records if "miou" in record):
         alpha = "" if r["alpha"] is None else f"{r['alpha']:.2f}"
         figures = "".join(f"{_percent(r[name]):>8}" for name in ("miou", "m_fn", "m_fp"))
         rows.append(f"{r['stage']:<22}{r['split']:<10}{r['num_images']:>7}{alpha:>7}{figures}")
-    return "\n".join(rows)
+    return "\n".join([*rows, *measured])
 
 
 def _line(record: dict) -> str:
+    if "miou" not in record:
+        errors = ", ".join(f"{name} {value:.3f}" for name, value in record["equivariance"].items())
+        return f"{record['stage']}: mean AP {_percent(record['mean_ap'])}; error under {errors}"
     alpha = "" if record["alpha"] is None else f" at alpha {record['alpha']:.2f}"
     where = f"{record['num_images']} images of {record['split']}{alpha}"
     return f"{record['stage']}: mIoU {_percent(record['miou'])} on {where}"

@@ -1,9 +1,10 @@
 """What is computed of a batch of padded images: all scales and mirror images in one compiled call."""
 
 import functools
+import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -13,8 +14,9 @@ from ssenet_jax.bicubic import resize_bicubic, scaled_sizes
 from ssenet_jax.cam import fuse_scales
 from ssenet_jax.crf import jax_backend
 from ssenet_jax.equivariance import resize_valid
-from ssenet_jax.models import BACKBONES, output_size
+from ssenet_jax.models import BACKBONES, SeamNet, output_size
 from ssenet_jax.random_walk import random_walk, transition
+from ssenet_jax.seam import normalize_refined
 from ssenet_jax.stages.batching import Photos
 
 
@@ -65,20 +67,46 @@ def cam_function(model: Any, *, scales: tuple[float, ...], flip: bool, dtype: An
         ``classes (n, m)`` names for each image; slots with ``present`` 0 are zero.
     """
 
+    refined, cells = isinstance(model, SeamNet), functools.partial(_cells, model)
+
     def fused(variables, photos, classes, present):
         def network(images, sizes):
-            cam, _ = model.apply(variables, images, sizes=sizes)
+            cam = class_maps(model, variables, images, sizes).cam
             repeats = images.shape[0] // classes.shape[0]
             wanted = jnp.tile(classes, (repeats, 1))[:, None, None]
-            cam = jnp.take_along_axis(cam.astype(jnp.float32), wanted, axis=3)
-            # the authors' network enlarges the map to its own input before the relu
-            return jax.nn.relu(resize_valid(cam, _cells(model, sizes), sizes, images.shape[1:3]))
+            cam = jnp.take_along_axis(cam, wanted, axis=3)
+            # the authors' network enlarges the map to its own input before the relu; SEAM's gives that of the cells
+            return cam if refined else jax.nn.relu(resize_valid(cam, cells(sizes), sizes, images.shape[1:3]))
 
         views = [network_input(photos, scale, model.backbone) for scale in scales]
-        cams = _multi_scale(network, photos, views, lambda sizes: sizes, flip)
-        return fuse_scales((cams * present[:, None, None])[None]).astype(dtype)
+        cams = _multi_scale(network, photos, views, cells if refined else lambda sizes: sizes, flip)
+        cams = cams * present[:, None, None]
+        if refined:
+            cams = normalize_refined(cams, _inside(cams, photos.sizes)) * present[:, None, None]
+        else:
+            cams = fuse_scales(cams[None])
+        return cams.astype(dtype)
 
     return jax.jit(fused)
+
+
+class ClassMaps(NamedTuple):
+    """What a classifier says of the foreground classes, float32.
+
+    Attributes:
+        cam: (n, h, w, c) at feature resolution; SEAM's refined maps where it has them.
+        scores: (n, c) of the classes in the image, the mean of the maps that are trained to tell them.
+    """
+
+    cam: Array
+    scores: Array
+
+
+def class_maps(model: Any, variables: Mapping, images: Array, sizes: Array | None = None) -> ClassMaps:
+    """Applies a classifier; `sizes` as for `CamNet`."""
+    output, _ = model.apply(variables, images, sizes=sizes)
+    raw, cam = (maps[..., 1:] for maps in output) if isinstance(model, SeamNet) else (output, output)
+    return ClassMaps(cam.astype(jnp.float32), jnp.mean(raw.astype(jnp.float32), axis=(1, 2)))
 
 
 def _cells(model: Any, sizes: Array) -> Array:
@@ -94,17 +122,41 @@ def walk_function(model: Any, *, radius: int, beta: float, steps: int, border: s
         ``f(variables, photos, cams)`` -> (n, h/stride, w/stride, m) float32 scores of the classes in the CAMs' slots.
     """
 
+    def walk(features, scores, size):
+        flow = transition(features, radius=radius, beta=beta, border=border, size=size)
+        return random_walk(scores, flow, steps=steps, method=method)
+
+    return _on_cells(model, walk)
+
+
+def walks_function(
+    model: Any, *, radius: int, betas: Sequence[float], steps: Sequence[int], border: str, method: str
+) -> Callable:
+    """Builds `walk_function` at every beta and, ascending, every number of steps: (n, b, s, h/stride, w/stride, m)."""
+    more = [steps[0], *(after - before for before, after in itertools.pairwise(steps))]
+
+    def walks(features, scores, size):
+        def at(beta):
+            flow = transition(features, radius=radius, beta=beta, border=border, size=size)
+            walked = [scores]
+            for count in more:
+                walked.append(random_walk(walked[-1], flow, steps=count, method=method))
+            return jnp.stack(walked[1:])
+
+        return jax.lax.map(at, jnp.asarray(betas, jnp.float32))
+
+    return _on_cells(model, walks)
+
+
+def _on_cells(model: Any, walk: Callable) -> Callable:
+    """A batch's ``walk(features, scores, size)`` of each image: AffinityNet's features, the CAMs mean-pooled to cells,
+    and the valid height and width in cells."""
+
     def propagate(variables, photos, cams):
         images, sizes = network_input(photos, 1.0, model.backbone)
         features, _ = model.apply(variables, images, sizes=sizes)
-        cells = -(-sizes // model.stride)
         scores = _pool(_zero_outside(cams.astype(jnp.float32), sizes), model.stride)
-
-        def one(features, scores, size):
-            walk = transition(features, radius=radius, beta=beta, border=border, size=size)
-            return random_walk(scores, walk, steps=steps, method=method)
-
-        return jax.vmap(one)(features.astype(jnp.float32), scores, cells)
+        return jax.vmap(walk)(features.astype(jnp.float32), scores, -(-sizes // model.stride))
 
     return jax.jit(propagate)
 
@@ -150,9 +202,14 @@ def _argmax(scores: Array) -> Array:
 
 
 def _zero_outside(x: Array, sizes: Array) -> Array:
+    return jnp.where(_inside(x, sizes)[..., None], x, 0)
+
+
+def _inside(x: Array, sizes: Array) -> Array:
+    """(n, h, w) which pixels of padded arrays are valid."""
     inside_rows = jnp.arange(x.shape[1], dtype=sizes.dtype)[None] < sizes[:, :1]
     inside_columns = jnp.arange(x.shape[2], dtype=sizes.dtype)[None] < sizes[:, 1:]
-    return jnp.where((inside_rows[:, :, None] & inside_columns[:, None, :])[..., None], x, 0)
+    return inside_rows[:, :, None] & inside_columns[:, None, :]
 
 
 def _pool(x: Array, stride: int) -> Array:

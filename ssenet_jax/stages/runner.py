@@ -1,10 +1,7 @@
 """Runs stages one after the other, each where it stopped."""
 
-import contextlib
 import functools
-import signal
-import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 
 import jax
@@ -12,11 +9,10 @@ from ml_collections import ConfigDict
 
 from ssenet_jax import artifacts
 from ssenet_jax.datasets import Source
-from ssenet_jax.stages import final
+from ssenet_jax.stages import final, manifest
 from ssenet_jax.stages.context import Context, Job
 from ssenet_jax.stages.table import TABLE, asked_for, needs_of, place_of
 from ssenet_jax.training import hosts, recipes
-from ssenet_jax.training.loop import Preempted
 
 FINAL = {"evaluate": final.evaluate_all, "report": final.write_report}
 
@@ -35,6 +31,7 @@ def run_stages(config: ConfigDict, workdir: Path, names: tuple[str, ...] = ()) -
         names: of ``order()``; none stands for those that the config asks for, and the final ones.
 
     Raises:
+        Preempted: the run was told to stop; see `stop.listening`.
         ValueError: an unknown stage, bad data, or results in the workdir that were made under other settings.
         OSError: the workdir cannot be written, or another run is using it.
     """
@@ -42,20 +39,20 @@ def run_stages(config: ConfigDict, workdir: Path, names: tuple[str, ...] = ()) -
     if unknown:
         raise ValueError(f"there is no stage {unknown[0]}; the stages are {', '.join(order())}")
     wanted = set(names) or {*asked_for(config), *FINAL}
-    with artifacts.locked(workdir, jax.process_index()):
+    with hosts.leaving_word(), artifacts.locked(workdir, jax.process_index()):
         context = Context(config, workdir)
         _check_batches(context, wanted)
         if context.is_writer:
-            artifacts.remove_partial(workdir)
+            folders = [context.workdir / name for name in ("manifests", "metrics", "logs")]
+            artifacts.remove_partial(workdir, [*folders, *(place_of(name, context).folder for name in TABLE)])
             artifacts.write_text(workdir / "config.json", config.to_json(indent=1) + "\n")
-        hosts.wait_for_all("begin")
+        hosts.wait_for_all("beginning of the run")
         for name in (name for name in order() if name in wanted):
             if name in FINAL:
                 FINAL[name](context)
             else:
-                with _stopped_by_sigterm(name, workdir):
-                    _run_stage(name, context)
-            hosts.wait_for_all(f"after {name}")
+                _run_stage(name, context)
+            hosts.wait_for_all(f"way to what follows {name}")
 
 
 def _check_batches(context: Context, names: Iterable[str]) -> None:
@@ -73,41 +70,46 @@ def _check_batches(context: Context, names: Iterable[str]) -> None:
 
 def _run_stage(name: str, context: Context) -> None:
     for need in needs_of(name, context.config):
-        if not final.is_complete(need, context):
+        if not final.is_complete(need, context, as_need=True):
             raise ValueError(f"{name} reads what {need} writes; run --stages={need} in {context.workdir} first")
     complete, todo = final.is_complete(name, context), _todo(name, context)
     left = sum(map(len, todo.values()))
     if complete and not left:
         context.say(f"{name}: done before")
     else:
-        context.say(f"{name}: {left} images have no result yet" if complete else name)
+        context.say(f"{name}: {left} images have no result yet, or a stale one" if complete else name)
         _make(name, context, todo)
     hosts.wait_for_all(f"end of {name}")
     if context.is_writer and not (complete and not left):
-        artifacts.write_manifest(context.manifest(name), final.settings_of(name, context.config), complete=True)
-        final.evaluate(context, name)
+        final.evaluate(context, name)  # before it counts as complete, so that what is complete has its figures
+        _write_manifest(name, context, complete=True)
 
 
 def _todo(name: str, context: Context) -> dict[str, list[int]]:
     """By split the images that a stage still has to work on."""
-    images, place = TABLE[name].images, place_of(name, context)
-    if images is None:
+    row, place = TABLE[name], place_of(name, context)
+    if row.images is None:
         return {}
+    stale = row.stale(context, place) if row.stale else ()
     return {
-        split: missing(source, functools.partial(place.file, split=split)) for split, source in images(context).items()
+        split: missing(source, functools.partial(place.file, split=split), stale)
+        for split, source in row.images(context).items()
     }
 
 
-def missing(source: Source, file_of: Callable[[str], Path]) -> list[int]:
-    """The images of this process's share without a result; the share does not depend on what others have written."""
+def missing(source: Source, file_of: Callable[[str], Path], stale: Collection[str] = ()) -> list[int]:
+    """The images of this process's share without a result, or with a stale one.
+
+    The share does not depend on what others have written.
+    """
     share = range(jax.process_index(), len(source), jax.process_count())
-    return [index for index in share if not file_of(source.ids[index]).exists()]
+    return [index for index in share if source.ids[index] in stale or not file_of(source.ids[index]).exists()]
 
 
 def _make(name: str, context: Context, todo: dict[str, list[int]]) -> None:
     row, writes = TABLE[name], place_of(name, context)
     if context.is_writer:
-        artifacts.write_manifest(context.manifest(name), final.settings_of(name, context.config), complete=False)
+        _write_manifest(name, context, complete=False)
     reads = tuple(place_of(need, context) for need in needs_of(name, context.config))
     try:
         row.run(context, Job(row.title, reads, writes, todo))
@@ -118,19 +120,6 @@ def _make(name: str, context: Context, todo: dict[str, list[int]]) -> None:
         raise
 
 
-@contextlib.contextmanager
-def _stopped_by_sigterm(name: str, workdir: Path) -> Iterator[None]:
-    """Raises Preempted when SIGTERM comes; a training, while it steps, takes the signal itself and saves first."""
-    # with several processes JAX listens for the signal, so that all of them stop at one step
-    if jax.process_count() > 1 or threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def stop(number, frame):
-        raise Preempted(f"{name} was stopped; what it wrote stays in {workdir}; run the same command again to go on")
-
-    before = signal.signal(signal.SIGTERM, stop)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
+def _write_manifest(name: str, context: Context, *, complete: bool) -> None:
+    settings, data = final.settings_of(name, context.config), final.made_from(name, context)
+    manifest.write_manifest(context.manifest(name), settings, complete=complete, made_from=data)

@@ -46,19 +46,20 @@ def score_walks(context: Context, subjects: Sequence[Subject]) -> list[dict]:
 
 def score_seeds(context: Context, subjects: Sequence[Subject]) -> list[dict]:
     """The labels of the CRF that leaves most to the background."""
-    return [_score_labels(subject, lambda path: seed_labels(read_seeds(path)[0])) for subject in subjects]
+    return [_score_labels(subject, lambda path, size: seed_labels(read_seeds(path)[0])) for subject in subjects]
 
 
 def score_masks(context: Context, subjects: Sequence[Subject]) -> list[dict]:
     """Label maps."""
-    return [_score_labels(subject, read_mask) for subject in subjects]
+    num_classes = len(context.train_source.class_names)
+    return [_score_labels(subject, lambda path, size: read_mask(path, num_classes, size)) for subject in subjects]
 
 
 def _score_labels(subject: Subject, read: Callable) -> dict:
     k = len(subject.source.class_names) + 1
     total, count = np.zeros((k, k), np.int64), 0
     for record in _with_masks(subject.source):
-        labels = read(subject.place.file(record["id"], subject.split))
+        labels = read(subject.place.file(record["id"], subject.split), record["size"])
         total += metrics.confusion_matrix(resize_mask(record["mask"], labels.shape), labels, k)
         count += 1
     return _record(subject, total, count)
@@ -89,7 +90,7 @@ def _sweep(subject: Subject, bring: Callable, alphas: Sequence[float], alpha: fl
         count += 1
     sweep = metrics.sweep_summary(total, asked)
     best = int(np.nanargmax(sweep.miou)) if alpha is None else asked.index(alpha)
-    curves = {name: [_finite(value) for value in getattr(sweep, name)] for name in ("alphas", "miou", "m_fn", "m_fp")}
+    curves = {name: [finite(value) for value in getattr(sweep, name)] for name in ("alphas", "miou", "m_fn", "m_fp")}
     return _record(subject, total[best], count) | {"alpha": asked[best], "alpha_sweep": curves}
 
 
@@ -116,14 +117,14 @@ def _record(subject: Subject, confusion: np.ndarray, count: int) -> dict:
         "mask_source": subject.mask_source,
         "config_hash": subject.config_hash,
         "alpha": None,
-        "miou": _finite(metrics.mean_iou(confusion)),
-        "m_fn": _finite(metrics.m_fn(confusion)),
-        "m_fp": _finite(metrics.m_fp(confusion)),
+        "miou": finite(metrics.mean_iou(confusion)),
+        "m_fn": finite(metrics.m_fn(confusion)),
+        "m_fp": finite(metrics.m_fp(confusion)),
         "undefined": len(metrics.undefined_classes(confusion)),
-        "iou": {name: _finite(value) for name, value in zip(names, metrics.iou(confusion), strict=True)},
+        "iou": {name: finite(value) for name, value in zip(names, metrics.iou(confusion), strict=True)},
         "alpha_sweep": None,
     }
 
 
-def _finite(value: float) -> float | None:
+def finite(value: float) -> float | None:
     return float(value) if math.isfinite(value) else None

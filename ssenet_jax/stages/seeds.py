@@ -4,19 +4,26 @@ pydensecrf holds the interpreter's lock, so images are worked on in spawned proc
 and brings in neither flax nor the input pipeline, nor jax unless `refine_batch` is called.
 """
 
+import contextlib
 import functools
 import multiprocessing
+import multiprocessing.connection
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import signal
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from ssenet_jax import cores
 from ssenet_jax.artifacts import Cam, write_arrays, write_mask
 from ssenet_jax.crf import dense_crf
 from ssenet_jax.datasets.augment import resize_mask
+from ssenet_jax.training.stop import SIGNALS
 
 
 class Background(NamedTuple):
@@ -120,6 +127,11 @@ def write_labels(path: Path, marginals: Sequence[np.ndarray], classes: np.ndarra
     write_mask(path, resize_mask(Cam(scores, classes).labels_of(scores.argmax(-1)), size))
 
 
+def write_label_stack(path: Path, marginals: Sequence[np.ndarray], classes: np.ndarray, size: tuple[int, int]) -> None:
+    """Writes the label maps of several marginals of one image, (b, h, w) uint8 at the marginals' own size."""
+    write_arrays(path, labels=np.stack([Cam(maps, classes).labels_of(maps.argmax(-1)) for maps in marginals]))
+
+
 def refine_to_file(write: Callable, path: Path, record: Mapping, backgrounds: tuple, options: Mapping) -> None:
     """Refines a record's "cam" on its "image" and writes the marginals by `write_seeds` or `write_labels`."""
     scores, classes = record["cam"]
@@ -132,18 +144,50 @@ def in_processes(function: Callable, calls: Iterable[tuple], workers: int) -> No
     Args:
         function: importable by name.
         calls: drawn as processes become free.
-        workers: 0 takes one a processor; 1 stays in this process.
+        workers: 0 takes one for each core of this process; 1 stays in this process.
+
+    Raises:
+        OSError: a process was killed.
     """
-    workers = workers or os.cpu_count() or 1
+    workers = workers or cores.available()
     if workers == 1:
         pool = ThreadPoolExecutor(1)
     else:
-        pool = ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn"))
+        spawn = multiprocessing.get_context("spawn")
+        pool = ProcessPoolExecutor(workers, mp_context=spawn, initializer=_end_with_parent)
     running: list[Future] = []
-    with pool:
+    try:
         for call in calls:
-            running.append(pool.submit(function, *call))
+            with _held_signals():
+                running.append(pool.submit(function, *call))
             if len(running) >= 2 * workers:
                 running.pop(0).result()
         for future in running:
             future.result()
+    except BrokenProcessPool as error:
+        raise OSError(
+            f"one of {workers} CRF processes was killed, most often for lack of memory; set --config.crf.workers to "
+            "fewer, and run the same command again: what is finished stays"
+        ) from error
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+@contextlib.contextmanager
+def _held_signals() -> Iterator[None]:
+    """A process that is started here never gets the signals that stop a run: the one that started it decides."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _end_with_parent() -> None:
+    """Ends this process when its parent is gone, however that ended."""
+
+    def watch():
+        multiprocessing.connection.wait([multiprocessing.parent_process().sentinel])
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()

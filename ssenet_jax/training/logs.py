@@ -1,10 +1,12 @@
 """What a run leaves to look at: metric lines, TensorBoard, and its progress on the screen."""
 
+import contextlib
 import json
 import os
 import sys
 import time
 from pathlib import Path
+from typing import TextIO
 
 import jax
 from tensorboardX import SummaryWriter
@@ -17,21 +19,47 @@ def cut_lines(path: Path, last_step: int) -> None:
     """Removes the lines of a metrics file past a step, and one that was cut off while it was written."""
     if not path.exists():
         return
-    kept = [line for line in path.read_text().splitlines(keepends=True) if _step_of(line) <= last_step]
+    kept = [line for line in _lines(path) if _step_of(path, line) <= last_step]
     write_text(path, "".join(kept))
 
 
 def read_lines(path: str | os.PathLike) -> list[dict]:
-    """The metrics of a run, a dict a line, without a line that was cut off."""
-    lines = Path(path).read_text().splitlines(keepends=True)
-    return [json.loads(line) for line in lines if _step_of(line) < sys.maxsize]
+    """The metrics of a run, a dict a line, without a line that was cut off.
+
+    Raises:
+        ValueError: the file is not what a training wrote.
+    """
+    path = Path(path)
+    return [json.loads(line) for line in _lines(path) if _step_of(path, line) < sys.maxsize]
 
 
-def _step_of(line):
+def _lines(path: Path) -> list[str]:
     try:
-        return json.loads(line)["step"] if line.endswith("\n") else sys.maxsize
+        return path.read_text(encoding="utf-8").splitlines(keepends=True)
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is not UTF-8; move it away, and the training goes on without its lines") from error
+
+
+def _step_of(path: Path, line: str) -> int:
+    """The step of a line; a number above all steps for one that was cut off."""
+    try:
+        step = json.loads(line)["step"] if line.endswith("\n") else sys.maxsize
     except (ValueError, KeyError):
         return sys.maxsize
+    except (TypeError, RecursionError):
+        step = None
+    if not isinstance(step, int):
+        shown = line.strip()[:40]
+        raise ValueError(f"{path} holds the line {shown!r}, which no training wrote; delete that line")
+    return step
+
+
+def say(line: str, stream: TextIO | None = None) -> None:
+    """Writes a line to standard error; a screen that is closed by now does not stop a run."""
+    stream = stream or sys.stderr
+    if stream is not None:  # it is None when it was closed before this process began
+        with contextlib.suppress(OSError, ValueError):
+            print(line, file=stream, flush=True)
 
 
 class MetricsLog:
@@ -52,7 +80,7 @@ class MetricsLog:
             path = Path(path)
             path.parent.mkdir(parents=True, exist_ok=True)
             cut_lines(path, start_step)
-            self._file = path.open("a", buffering=1)
+            self._file = path.open("a", buffering=1, encoding="utf-8")
             self._events = SummaryWriter(str(tensorboard), purge_step=start_step + 1)
 
     def __enter__(self):
@@ -97,7 +125,7 @@ class Progress:
         self._name, self._total, self._unit = name, total, unit
         self._start, self._done, self._began = start, start, time.monotonic()
         self._bar, self._shown = None, jax.process_index() == 0
-        if self._shown and self._stream.isatty():
+        if self._shown and self._stream is not None and self._stream.isatty():
             self._bar = tqdm(total=total, initial=start, desc=name, unit=f" {unit}s", file=self._stream, leave=True)
 
     def __enter__(self):
@@ -119,16 +147,17 @@ class Progress:
             self._bar.set_postfix_str(note, refresh=False)
             self._bar.update(count)
         elif self._shown and self._done * 20 // self._total > before * 20 // self._total:
-            print(self._line(note), file=self._stream, flush=True)
+            say(self._line(note), self._stream)
 
     def _line(self, note):
         seconds = max(time.monotonic() - self._began, 1e-9)
         rate = (self._done - self._start) / seconds
         left = int((self._total - self._done) / rate)
-        parts = f"{self._done}/{self._total} {self._unit}s", f"{rate:.1f} {self._unit}s/s", f"{_clock(left)} left", note
+        parts = f"{self._done}/{self._total} {self._unit}s", f"{rate:.1f} {self._unit}s/s", f"{clock(left)} left", note
         return f"{self._name}: " + ", ".join(part for part in parts if part)
 
 
-def _clock(seconds):
-    hours, minutes = divmod(seconds // 60, 60)
-    return f"{hours}:{minutes:02}:{seconds % 60:02}"
+def clock(seconds: float) -> str:
+    """Hours, minutes and seconds."""
+    hours, minutes = divmod(int(seconds) // 60, 60)
+    return f"{hours}:{minutes:02}:{int(seconds) % 60:02}"

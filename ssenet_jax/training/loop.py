@@ -1,28 +1,22 @@
 """One loop for the three trainings."""
 
 import math
-import signal
-import threading
+import numbers
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
-from jax.experimental import multihost_utils
 
 from ssenet_jax.checkpoint import Checkpoints
-from ssenet_jax.training import optim, sharding
+from ssenet_jax.training import hosts, optim, sharding
 from ssenet_jax.training.logs import MetricsLog, Progress
 from ssenet_jax.training.step import Recipe, TrainState, create_state, make_step, state_shardings, variables_of
+from ssenet_jax.training.stop import Preempted
 
 _STEPS_IN_FLIGHT = 2
-
-
-class Preempted(Exception):
-    """The run was told to stop, and has saved what it needs to go on."""
 
 
 class NonFiniteLossError(ValueError):
@@ -59,19 +53,22 @@ def fit(
     name: str,
     shard_params: bool = False,
     picture_fn: Callable[[dict], dict] | None = None,
+    validate_fn: Callable[[dict], dict[str, float]] | None = None,
 ) -> dict:
     """Trains, going on from the newest checkpoint when there is one; a finished training is only read.
 
     Args:
         recipe: what to compute.
-        variables: {"params", "batch_stats"} to start from; they stay alive.
+        variables: {"params", "batch_stats"} to start from; emptied, so that their memory is free while this trains.
         batches: iterator of dicts of numpy arrays (this process's rows of the batch) and, under "id", the images'
-            ids. Its `get_state()` is JSON, the same on every process, and goes into the checkpoint.
+            ids. Its `get_state()` is a JSON object, the same on every process, and goes into the checkpoint;
+            `set_state` raises KeyError, TypeError or ValueError for what is none.
         records: where and how often to write.
         mesh: the devices; see `sharding.make_mesh`.
         name: the stage, for messages.
         shard_params: see `make_step`.
         picture_fn: from the current variables to pictures by name, uint8 (h,w,3). Called on every process.
+        validate_fn: from the current variables to figures by name; called with `picture_fn`, and after the last step.
 
     Returns:
         The trained variables, on the devices of the mesh.
@@ -79,69 +76,109 @@ def fit(
     Raises:
         ValueError: for a batch that does not divide, groups that do not cover, a checkpoint of another model.
         NonFiniteLossError: with the step, the learning rate, the ids and the last good checkpoint.
-        Preempted: after SIGTERM, when the step that was running is done and saved.
+        Preempted: after a signal (see `stop.listening`), when the step that was running is done and saved.
     """
-    state = create_state(variables, recipe)
-    step_fn = make_step(recipe, state, mesh, shard_params=shard_params)
+    hosts.wait_for_all(f"beginning of {name}")
+    state = create_state({kind: variables.pop(kind) for kind in list(variables)}, recipe)
+    step_fn = make_step(recipe, jax.eval_shape(lambda: state), mesh, shard_params=shard_params)
     with Checkpoints(records.checkpoints, keep=records.keep) as checkpoints:
-        start, state, loop = _begin(checkpoints, state, state_shardings(state, mesh, shard_params=shard_params))
+        placed = state_shardings(state, mesh, shard_params=shard_params)
+        start, state, sums = _begin(checkpoints, [state], placed, recipe, batches)
         if start >= recipe.steps:
             return variables_of(state)
-        if loop:
-            batches.set_state(loop["input"])
         size = recipe.batch_size
         with (
             MetricsLog(records.log, records.tensorboard, start_step=start) as log,
             Progress(name, recipe.steps * size, start=start * size) as progress,
         ):
-            tracker = _Tracker(recipe, records, name, log, progress, checkpoints, loop.get("sums", {}))
-            state = _run(state, step_fn, batches, range(start + 1, recipe.steps + 1), tracker, mesh, picture_fn)
+            tracker = _Tracker(recipe, records, name, log, progress, checkpoints, sums)
+            looks = _Looks(records.picture_every, picture_fn, validate_fn)
+            state = _run(state, step_fn, batches, range(start + 1, recipe.steps + 1), tracker, mesh, looks)
         return variables_of(state)
 
 
-def _begin(checkpoints, state, shardings):
-    """The number of finished steps, the state after them on the devices, and what the loop had saved."""
+def _begin(checkpoints, fresh, shardings, recipe, batches):
+    """The number of finished steps, the state after them on the devices, and the sums of the metrics since a line.
+
+    Args:
+        checkpoints: of the training.
+        fresh: a list with the state before the first step, taken from it so that no frame keeps it alive.
+        shardings: of the state.
+        recipe: of the training.
+        batches: set to where the checkpoint left them, unless the training is finished.
+    """
+    state = fresh.pop()
 
     def shapes(tree, placed):
         return jax.tree.map(lambda x, where: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=where), tree, placed)
 
     wanted = shapes(variables_of(state), variables_of(shardings))
     momentum = shapes(state.optimizer.momentum, shardings.optimizer.momentum)
-    restored = checkpoints.restore(wanted, optim.merge(momentum))
+
+    def fits(step, loop):
+        return step >= recipe.steps or _takes_up(loop, batches)
+
+    restored = checkpoints.restore(wanted, optim.merge(momentum), fits)
     if restored is None:
         return 0, sharding.place(state, shardings), {}
-    step, variables, momentum, loop = restored
-    params, momentum = optim.flatten(variables["params"]), optim.flatten(momentum)
-    count = sharding.place(state.optimizer.step + step, shardings.optimizer.step)
+    params, momentum = optim.flatten(restored.variables["params"]), optim.flatten(restored.momentum)
+    count = sharding.place(state.optimizer.step + restored.step, shardings.optimizer.step)
     state = TrainState(
         trainable={path: params[path] for path in state.trainable},
         frozen={path: params[path] for path in state.frozen},
-        batch_stats=variables["batch_stats"],
+        batch_stats=restored.variables["batch_stats"],
         optimizer=optim.SgdState(count, momentum),
     )
-    return step, state, loop
+    return restored.step, state, restored.loop.get("sums", {})
 
 
-def _run(state, step_fn, batches, steps, tracker, mesh, picture_fn):
+def _takes_up(loop: dict, batches: Any) -> bool:
+    """Sets the input to where a checkpoint left it; False when it does not say so, or not of the running means."""
+    sums = loop.get("sums")
+    if not isinstance(sums, dict) or not all(isinstance(value, numbers.Real) for value in sums.values()):
+        return False
+    try:
+        batches.set_state(loop["input"])
+    except (KeyError, TypeError, ValueError):
+        return False
+    return True
+
+
+class _Looks(NamedTuple):
+    """What is looked at beside the losses, and how often."""
+
+    every: int
+    picture_fn: Callable[[dict], dict] | None
+    validate_fn: Callable[[dict], dict[str, float]] | None
+
+    def take(self, step, state, tracker, last):
+        due = self.every > 0 and step % self.every == 0
+        if self.validate_fn is not None and (due or last):
+            tracker.drain()
+            tracker.log.write(step, self.validate_fn(variables_of(state)))
+        if self.picture_fn is not None and due:
+            tracker.log.write_pictures(step, self.picture_fn(variables_of(state)))
+
+
+def _run(state, step_fn, batches, steps, tracker, mesh, looks):
     records, checkpoints = tracker.records, tracker.checkpoints
-    with _stop_signal() as told_to_stop:
-        for step in steps:
-            batch = dict(next(batches))
-            ids = [str(i) for i in batch.pop("id", ())]
-            state, metrics = step_fn(state, sharding.global_batch(batch, tracker.recipe.batch_size, mesh))
-            tracker.add(step, metrics, ids)
-            stop = told_to_stop(step)
-            if stop or step % records.checkpoint_every == 0 or step == steps[-1]:
-                tracker.drain()
-                loop = {"input": batches.get_state(), "sums": tracker.sums}
-                checkpoints.save(step, variables_of(state), optim.merge(state.optimizer.momentum), loop)
-            if picture_fn is not None and records.picture_every and step % records.picture_every == 0:
-                tracker.log.write_pictures(step, picture_fn(variables_of(state)))
-            if stop:
-                raise Preempted(
-                    f"{tracker.name} was stopped after step {step} of {steps[-1]}, saved in {checkpoints.newest()}; "
-                    "run the same command again to go on"
-                )
+    for step in steps:
+        batch = dict(next(batches))
+        ids = [str(i) for i in batch.pop("id", ())]
+        state, metrics = step_fn(state, sharding.global_batch(batch, tracker.recipe.batch_size, mesh))
+        tracker.add(step, metrics, ids)
+        # all processes stop after the same step: the one that the first of them names
+        stop = hosts.word_of_first(f"steps of {tracker.name}", "stop" if hosts.told_to_stop() else "") == "stop"
+        looks.take(step, state, tracker, last=step == steps[-1])  # before the checkpoint, past which no line is cut
+        if stop or step % records.checkpoint_every == 0 or step == steps[-1]:
+            tracker.drain()
+            loop = {"input": batches.get_state(), "sums": tracker.sums}
+            checkpoints.save(step, variables_of(state), optim.merge(state.optimizer.momentum), loop)
+        if stop:
+            raise Preempted(
+                f"{tracker.name} was stopped after step {step} of {steps[-1]}, saved in {checkpoints.newest()}; "
+                "run the same command again to go on"
+            )
     return state
 
 
@@ -173,7 +210,7 @@ class _Tracker:
         self.sums = {name: self.sums.get(name, 0.0) + value for name, value in {**metrics, "steps": 1}.items()}
         self._images += self.recipe.batch_size
         self._progress.advance(self.recipe.batch_size, f"step {step}/{self.recipe.steps}, loss {metrics['loss']:.4g}")
-        if step % self.records.log_every == 0:
+        if step % self.records.log_every == 0 or step == self.recipe.steps:
             self._write(step, lr)
 
     def _write(self, step, lr):
@@ -192,20 +229,3 @@ class _Tracker:
             f"{self.name}: {what} at step {step} (learning rate {lr:.3g}, images {', '.join(ids) or 'unknown'}); "
             f"{saved}; look at those images, or lower the learning rate"
         )
-
-
-@contextmanager
-def _stop_signal():
-    """Yields a function of the step that says whether SIGTERM came; all processes are told at the same step."""
-    if jax.process_count() > 1:
-        yield multihost_utils.reached_preemption_sync_point
-        return
-    if threading.current_thread() is not threading.main_thread():
-        yield lambda step: False
-        return
-    came = threading.Event()
-    before = signal.signal(signal.SIGTERM, lambda number, frame: came.set())
-    try:
-        yield lambda step: came.is_set()
-    finally:
-        signal.signal(signal.SIGTERM, before)

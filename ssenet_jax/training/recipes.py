@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from ml_collections import ConfigDict
 
-from ssenet_jax.models import AffinityNet, CamNet, DeepLab, default_frozen
+from ssenet_jax.models import AffinityNet, CamNet, DeepLab, SeamNet, default_frozen
 from ssenet_jax.training import objectives, operators
 from ssenet_jax.training.step import LossFn, Recipe
 
@@ -66,6 +66,10 @@ def _ser_loss(config: ConfigDict, model: nn.Module, steps: int) -> LossFn:
     )
 
 
+def _seam_loss(config: ConfigDict, model: nn.Module, steps: int) -> LossFn:
+    return objectives.seam(model, config.seam.rate)
+
+
 def _plain_loss(config: ConfigDict, model: nn.Module, steps: int) -> LossFn:
     return objectives.classifier(model)
 
@@ -73,6 +77,7 @@ def _plain_loss(config: ConfigDict, model: nn.Module, steps: int) -> LossFn:
 REGULARISERS = {
     "none": Regulariser(CamNet, _plain_loss, ()),
     "ser": Regulariser(CamNet, _ser_loss, ("ser",)),
+    "seam": Regulariser(SeamNet, _seam_loss, ("seam",)),
 }
 
 
@@ -150,6 +155,12 @@ def section(config: ConfigDict, training: str) -> ConfigDict:
     return config[TRAININGS[training].section]
 
 
+def steps_of(config: ConfigDict, training: str, num_images: int) -> int:
+    """The length of a training in steps; its epochs are whole batches, as the authors count them."""
+    settings = section(config, training)
+    return settings.steps or settings.epochs * max(1, num_images // settings.batch_size)
+
+
 def build(config: ConfigDict, training: str, model: nn.Module, num_images: int) -> Recipe:
     """The recipe of a training.
 
@@ -159,9 +170,7 @@ def build(config: ConfigDict, training: str, model: nn.Module, num_images: int) 
         model: its ``network``.
         num_images: length of the training split, for trainings whose length is in epochs.
     """
-    settings = section(config, training)
-    # epochs are whole batches, as the authors count them
-    steps = settings.steps or settings.epochs * max(1, num_images // settings.batch_size)
+    settings, steps = section(config, training), steps_of(config, training, num_images)
     return Recipe(
         loss_fn=TRAININGS[training].loss(config, model, steps),
         groups=parameter_groups(config, settings),
