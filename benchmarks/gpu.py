@@ -20,7 +20,9 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
 
-if importlib.util.find_spec("jaxtyping") is None:  # annotations only: a bare machine does without
+try:
+    import jaxtyping  # noqa: F401
+except ModuleNotFoundError:  # it is for annotations only: a bare machine does without
     names = ("Array", "Bool", "Float", "Float32", "Int", "Integer", "Num", "Shaped", "UInt8")
     stand_in = ModuleType("jaxtyping")
     stand_in.__dict__.update({name: type(name, (), {"__class_getitem__": lambda *given: Any}) for name in names})

@@ -9,7 +9,7 @@ BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 BARE = """
 import runpy, sys
 ABSENT = {"grain", "tensorflow_datasets", "array_record", "ml_collections", "matplotlib", "tensorboardX", "jaxtyping",
-          "pydensecrf", "jinja2", "absl"}
+          "pydensecrf", "jinja2"}
 class Finder:
     def find_spec(self, name, path=None, target=None):
         if name.partition(".")[0] in ABSENT:
