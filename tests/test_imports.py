@@ -21,6 +21,7 @@ config
 cache
 arrays
 artifacts
+bounds
 datasets
 sampling
 equivariance
