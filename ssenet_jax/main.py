@@ -28,7 +28,7 @@ COMMANDS = {
     "review": Command("review", "a page on which to accept or correct the masks of a run"),
     "predict": Command("predict", "segment photos with a trained network"),
     "tune": Command("tune", "find the settings that make the best labels of what a run left"),
-    "experiment": Command("experiment", "the paper's tables and figures, over several seeds"),
+    "experiment": Command("experiment", "the paper's tables and figures, over several seeds", heeds_signals=True),
     "verify-data": Command("verify", "read every file of a data set"),
     "plan": Command("plan", "what a training takes on chips that are not here"),
     "import-weights": Command("weights", "turn a weight file into a checkpoint"),

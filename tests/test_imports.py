@@ -49,6 +49,7 @@ training.recipes
 training.loop
 report.charts
 report.pictures
+report.gallery
 report.page
 stages.seeds
 stages.manifest
@@ -60,6 +61,7 @@ stages.apply
 stages.reviewed
 stages.labels
 stages.score
+stages.measure
 stages.table
 stages.doubt
 stages.final

@@ -5,11 +5,12 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
+from ssenet_jax import cache
 from ssenet_jax.commands.configs import load_config, refuse_words
 from ssenet_jax.config import paper_config
 from ssenet_jax.experiments import runner
 from ssenet_jax.experiments.store import Store, trainings
-from ssenet_jax.training.loop import Preempted
+from ssenet_jax.training import stop
 
 HELP = """\
 Trains and scores every variant of an experiment over several seeds; results that variants or experiments share are made
@@ -39,11 +40,13 @@ def run(options: argparse.Namespace, overrides: list[str]) -> int:
         raise ValueError("an experiment takes NAME, --config and --workdir; --list says what there is")
     if options.seeds < 1:
         raise ValueError(f"--seeds is {options.seeds}; it is a number of seeds, at least 1")
+    cache.keep_compiled()
     shard, base = shard_of(options.shard), load_config(options.config, overrides)
     try:
         print(f"report: {runner.run(options.name, base, options.workdir, options.seeds, shard)}")
-    except Preempted as stopped:
+    except stop.Preempted as stopped:
         print(stopped)
+        return stop.exit_code()
     return 0
 
 

@@ -13,6 +13,7 @@ from ssenet_jax.experiments.experiment import Column, Experiment
 from ssenet_jax.experiments.results import Figure, Run, by_variant, figure
 from ssenet_jax.report.page import template
 from ssenet_jax.stages import final
+from ssenet_jax.stages.manifest import settings_hash
 
 
 def write(experiment: Experiment, runs: Sequence[Run], folder: Path) -> Path:
@@ -86,7 +87,7 @@ def _text(column: Column, value: float) -> str:
 def _source(run: Run, stages: Sequence[str], folder: Path) -> dict:
     """Where the results of a run lie, and the configs of its stages."""
     hashes = [
-        artifacts.settings_hash(final.settings_of(stage, run.config)) if stage in run.stages else "" for stage in stages
+        settings_hash(final.settings_of(stage, run.config)) if stage in run.stages else "" for stage in stages
     ]
     changes = " ".join(f"{key}={value}" for key, value in run.variant.changes.items())
     workdir = str(run.workdir.relative_to(folder))

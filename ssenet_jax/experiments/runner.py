@@ -17,6 +17,7 @@ from ssenet_jax.experiments.results import Run
 from ssenet_jax.experiments.store import Store, trainings
 from ssenet_jax.stages.context import Context
 from ssenet_jax.stages.table import asked_for
+from ssenet_jax.training import hosts
 
 NAMES = ("table1", "table2", "table3", "figure2", "figure4", "figure5", "figure6", "operators", "bound", "seam")
 LOOK_AGAIN = 10.0  # seconds before a result that another shard is making is looked at again
@@ -73,6 +74,7 @@ def run(name: str, base: ConfigDict, folder: Path, seeds: int, shard: Shard) -> 
     waiting = list(mine)
     while waiting:
         busy = [one for one in waiting if not work.advance(one)]
+        hosts.leave_if_told(f"experiment {name}", folder)
         if len(busy) == len(waiting):
             time.sleep(LOOK_AGAIN)
         waiting = busy
@@ -153,7 +155,7 @@ class _Work:
         while True:
             try:
                 with artifacts.locked(self.folder):
-                    for left in self.folder.glob(".*.part"):  # by a process that was killed at this
+                    for left in self.folder.glob("*.ssenet-part"):  # by a process that was killed at this
                         left.unlink()
                     return page.write(self.experiment, self.every, self.folder)
             except BlockingIOError:  # another shard is writing it, perhaps without what this one has just made

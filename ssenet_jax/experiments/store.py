@@ -9,9 +9,9 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
-from ssenet_jax import artifacts
 from ssenet_jax.stages import final
 from ssenet_jax.stages.context import Context
+from ssenet_jax.stages.manifest import settings_hash
 from ssenet_jax.stages.runner import run_stages
 from ssenet_jax.stages.table import TABLE, needs_of, place_of, with_needs
 
@@ -24,7 +24,7 @@ class Store:
 
     def place(self, stage: str, config: ConfigDict) -> Path:
         """The workdir of one stage under a config."""
-        return self.folder / f"{stage}-{artifacts.settings_hash(final.settings_of(stage, config))}"
+        return self.folder / f"{stage}-{settings_hash(final.settings_of(stage, config))}"
 
     def is_complete(self, stage: str, config: ConfigDict) -> bool:
         return final.is_complete(stage, Context(config, self.place(stage, config)))

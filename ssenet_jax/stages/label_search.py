@@ -14,11 +14,12 @@ import numpy as np
 from scipy.optimize import brentq
 
 from ssenet_jax import metrics
-from ssenet_jax.artifacts import Cam, read_arrays, read_cam, read_seeds, settings_hash, write_arrays
+from ssenet_jax.artifacts import Cam, read_arrays, read_cam, read_seeds, write_arrays
 from ssenet_jax.checkpoint import load_variables
 from ssenet_jax.datasets.augment import resize_mask
 from ssenet_jax.stages import apply, batching, final, inference, labels, seeds
 from ssenet_jax.stages.context import Context, Place
+from ssenet_jax.stages.manifest import settings_hash
 from ssenet_jax.stages.score import best_of
 from ssenet_jax.stages.seeds import Background
 from ssenet_jax.stages.table import place_of
