@@ -27,6 +27,8 @@ _IGNORE = 255  # pixels of a label map that are left out
 _PARTIAL = re.compile(r"\.\d+\.\d+\.ssenet-part")
 _AGAIN = "delete it and run the stage that writes it again"
 _numbers = itertools.count()
+_SCORED = ("num_images", "alpha", "miou", "m_fn", "m_fp")  # what a metrics file holds of a stage's masks
+_MEASURED = ("mean_ap", "equivariance")  # and of what was measured without masks
 
 REVIEWED = "reviewed"  # the folder of a workdir that a person's decisions lie in
 
@@ -80,10 +82,19 @@ def read_json(path: Path) -> Any:
         raise ValueError(f"{path} is not readable JSON ({error}); delete it and run the stage again") from error
 
 
-def read_table(path: Path, *keys: str) -> dict[str, Any]:
-    """A JSON object that has at least these keys, such as the metrics of a stage."""
+def read_metrics(folder: Path) -> list[dict[str, Any]]:
+    """What the stages of a workdir have scored or measured, in the order of the files' names.
+
+    Raises:
+        ValueError: a file is none that a stage has written.
+    """
+    return [_metrics(path) for path in sorted(folder.glob("*.json"))]
+
+
+def _metrics(path: Path) -> dict[str, Any]:
     table = read_json(path)
-    lacking = [key for key in keys if not isinstance(table, dict) or key not in table]
+    kind = _MEASURED if isinstance(table, dict) and _MEASURED[0] in table else _SCORED
+    lacking = [key for key in ("stage", "split", *kind) if not isinstance(table, dict) or key not in table]
     if lacking:
         raise ValueError(f"{path} has no entry {lacking[0]!r}, so no stage has written it; delete it")
     return table

@@ -106,7 +106,7 @@ def _read_metrics(folder: Path, splits: Sequence[str], stages: Sequence[Shown]) 
 
     Each carries its `gain` over the first stage that was scored on its split, and that stage's title as `over`.
     """
-    metrics = [artifacts.read_table(path, "stage", "split", "miou") for path in sorted(folder.glob("*.json"))]
+    metrics = artifacts.read_metrics(folder)
     titles = {stage.name: stage.title for stage in stages}
     places = {name: place for place, name in enumerate(titles)}
 

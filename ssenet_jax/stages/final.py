@@ -110,8 +110,7 @@ def _picture_of(name: str, context: Context):
 
 def summary(context: Context) -> str:
     """The table of a run: one row a stage and split, in percent."""
-    columns = ("stage", "split", "num_images", "alpha", "miou", "m_fn", "m_fp")
-    records = [artifacts.read_table(path, *columns) for path in (context.workdir / "metrics").glob("*.json")]
+    records = artifacts.read_metrics(context.workdir / "metrics")
     if not records:
         return "nothing was scored: no stage has results on a split with masks"
     order = {name: place for place, name in enumerate(TABLE)}
