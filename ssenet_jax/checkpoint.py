@@ -1,6 +1,7 @@
 """Checkpoints of a training: saved beside the running steps, restored onto any number of devices."""
 
 import contextlib
+import itertools
 import json
 import logging
 import os
@@ -266,12 +267,12 @@ def _told(path: Path) -> Iterator[None]:
     except Exception as error:
         if any(isinstance(link, ValueError) and str(link).startswith(_DAMAGE) for link in _chain(error)):
             raise DamagedError(_reason(error)) from error
-        line = f"the checkpoint {path} cannot be read just now ({_reason(error)}); nothing was changed"
-        raise OSError(f"{line}, run the same command again") from error
+        line = f"the checkpoint {path} cannot be read just now ({_reason(error)}); nothing was changed, run it again"
+        raise OSError(line) from error
 
 
 def _reason(error: Exception) -> str:
-    first = list(_chain(error))[-1]
+    *_, first = _chain(error)
     return (str(first).strip() or type(first).__name__).splitlines()[0][:300]
 
 
@@ -282,8 +283,8 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
 
 
 def _free_name(path: Path) -> Path:
-    names = (path.with_name(f"{path.name}.damaged{'.' * bool(n)}{n or ''}") for n in range(10**6))
-    return next(name for name in names if not name.exists())
+    endings = itertools.chain(["damaged"], (f"damaged.{number}" for number in itertools.count(1)))
+    return next(name for end in endings if not (name := path.with_name(f"{path.name}.{end}")).exists())
 
 
 def _check_same_model(path, item, metadata, tree):
