@@ -2,7 +2,8 @@
 
     ssenet run --config=configs/scenes.py --workdir=runs/scenes
 
-``configs/scenes.py:tiny`` is the same path in two minutes, on few small scenes; its figures mean nothing.
+``configs/scenes.py:seam`` trains the classifier with SEAM instead. ``configs/scenes.py:tiny`` is the same path in two
+minutes, on few small scenes; its figures mean nothing.
 """
 
 from ssenet_jax.config import paper_config
@@ -48,8 +49,11 @@ def get_config(size="full"):
     config.inference.batch_size, config.inference.bucket = 16, 32
     if size == "tiny":
         _make_tiny(config)
+    elif size == "seam":
+        config.title = "SEAM on scenes"
+        config.classifier.regulariser, config.seam.rate = "seam", 0.75
     elif size != "full":
-        raise ValueError(f"configs/scenes.py has the arguments full and tiny, not {size!r}")
+        raise ValueError(f"configs/scenes.py has the arguments full, seam and tiny, not {size!r}")
     return config
 
 
@@ -66,3 +70,4 @@ def _make_tiny(config):
     config.crf.workers = 1
     config.inference.batch_size = 8
     config.report.examples = 2
+    config.measure.images, config.measure.validation_images = 3, 4

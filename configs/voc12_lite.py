@@ -3,20 +3,21 @@
     ssenet run --config=configs/voc12_lite.py --config.data.root=/data/VOCdevkit --workdir=runs/voc
 
 Trains the baseline's classifier too, for its CAMs; ``configs/voc12_lite.py:baseline`` takes every stage without the
-second branch. README.md has what we measured.
+second branch, ``configs/voc12_lite.py:seam`` with SEAM instead. README.md has what we measured.
 """
 
 from ssenet_jax.config import paper_config
 
+BRANCHES = {"ssenet": ("SSENet", "ser"), "seam": ("SEAM", "seam"), "baseline": ("Baseline", "none")}
+
 
 def get_config(branch="ssenet"):
-    if branch not in ("ssenet", "baseline"):
-        raise ValueError(f"configs/voc12_lite.py has the arguments ssenet and baseline, not {branch!r}")
+    if branch not in BRANCHES:
+        raise ValueError(f"configs/voc12_lite.py has the arguments {', '.join(BRANCHES)}, not {branch!r}")
+    name, regulariser = BRANCHES[branch]
     config = paper_config()
-    config.title = (
-        "SSENet on VOC 2012, EfficientNet-Lite0" if branch == "ssenet" else "Baseline on VOC 2012, EfficientNet-Lite0"
-    )
-    config.baseline = branch == "ssenet"
+    config.title = f"{name} on VOC 2012, EfficientNet-Lite0"
+    config.baseline = branch != "baseline"
     config.model.backbone = "efficientnet_lite0"
     config.init.weights = "efficientnet_lite0"
 
@@ -26,8 +27,11 @@ def get_config(branch="ssenet"):
     classifier.momentum, classifier.weight_decay = 0.9, 1e-4
     classifier.brightness = classifier.contrast = classifier.saturation = classifier.hue = 0.0
     classifier.brightness_shift = 0.2
-    config.classifier.regulariser = "ser" if branch == "ssenet" else "none"
-    config.ser.rate = 0.5
+    classifier.picture_every = 60
+    classifier.regulariser = regulariser
+    config.ser.rate = config.seam.rate = 0.5
+    if branch == "seam":
+        config.evaluate.alpha = 0.26
 
     config.cam.scales = (0.5, 1.0, 1.5)
 

@@ -10,12 +10,13 @@ _HOME = {
     "equivariance": "resize hflip vflip rot90 rotate translate affine compose",
     "losses": "multilabel_soft_margin_loss ser_loss affinity_loss softmax_cross_entropy_ignore",
     "ser": "two_branch_loss",
+    "seam": "pixel_correlation seam_loss",
     "cam": "normalize_cam add_background add_background_power cam_to_labels fuse_scales",
     "crf": "dense_crf",
     "affinity": "pair_offsets affinity_labels pair_affinity",
     "random_walk": "transition",
     "metrics": "confusion_matrix iou mean_iou m_fn m_fp alpha_sweep",
-    "models": "CamNet AffinityNet DeepLab",
+    "models": "CamNet SeamNet AffinityNet DeepLab",
     "pretrained": "read_mxnet_params read_torch_checkpoint read_npz from_torch from_mxnet",
 }
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names.split()}

@@ -17,6 +17,12 @@ def pair_offsets(radius: int = 5) -> Int[np.ndarray, "d 2"]:
 
     Raises:
         ValueError: the radius leaves no pair.
+
+    Examples:
+        >>> pair_offsets(2).tolist()
+        [[0, 1], [1, -1], [1, 0], [1, 1]]
+        >>> len(pair_offsets(5))
+        34
     """
     if radius < 2:
         raise ValueError(f"pair_offsets: radius must be at least 2, got {radius}")
@@ -64,6 +70,13 @@ def affinity_labels(
     Returns:
         bg_pos (both background), fg_pos (both of the same foreground class), neg (classes differ): float32, each (d, p)
         in the order of `pair_offsets` and row by row. A pair with an ignored pixel is 0 in all three.
+
+    Examples:
+        >>> import numpy as np
+        >>> label = np.array([[0, 0, 3], [255, 3, 3]], np.uint8)
+        >>> bg_pos, fg_pos, neg = affinity_labels(label, radius=2, border="full")
+        >>> [int(pairs.sum()) for pairs in (bg_pos, fg_pos, neg)]
+        [1, 3, 4]
     """
     xp = label.__array_namespace__()
     rows, cols = pair_starts(*label.shape, radius, border)
@@ -91,6 +104,12 @@ def pair_affinity(
 
     Returns:
         In (0, 1], in the order of `affinity_labels`.
+
+    Examples:
+        >>> import jax.numpy as jnp
+        >>> features = jnp.array([[[[0.0], [0.0], [1.0]]]])
+        >>> print(pair_affinity(features, radius=2, border="full")[0, 0].round(2))  # the last leaves the grid
+        [1.   0.37 0.37]
     """
     n, h, w, _ = features.shape
     rows, cols = pair_starts(h, w, radius, border)

@@ -60,12 +60,13 @@ def read_npz(path: str | Path, *names: str) -> dict[str, np.ndarray]:
         FileNotFoundError: there is no such file.
         ValueError: the file is damaged, lacks a name, holds one twice, or is far larger than its compressed bytes.
     """
-    try:
-        with zipfile.ZipFile(path) as archive:
-            entries = {name.removesuffix(".npy"): info for name, info in checked_entries(archive).items()}
-            return {name: _read_entry(archive, entries, name) for name in names or entries}
-    except DAMAGE as error:
-        raise ValueError(one_line(f"{path}: not a readable .npz file ({error})")) from error
+    with open(path, "rb") as file:
+        try:
+            with zipfile.ZipFile(file) as archive:
+                entries = {name.removesuffix(".npy"): info for name, info in checked_entries(archive).items()}
+                return {name: _read_entry(archive, entries, name) for name in names or entries}
+        except (*DAMAGE, OSError) as error:  # OSError: an offset before the file's start
+            raise ValueError(one_line(f"{path}: not a readable .npz file ({error})")) from error
 
 
 def checked_entries(archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:

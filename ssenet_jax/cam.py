@@ -19,6 +19,13 @@ def normalize_cam(
         relu(y - eps) / (max relu(y) + eps), in [0, 1).
 
     Source: Eq. 3.
+
+    Examples:
+        >>> import jax.numpy as jnp
+        >>> cam = jnp.array([[[[-1.0, 1.0], [4.0, 2.0]]]])
+        >>> print(normalize_cam(cam, jnp.array([[1.0, 0.0]])).round(2))
+        [[[[0. 0.]
+           [1. 0.]]]]
     """
     peak = jnp.max(jax.nn.relu(cam), axis=(1, 2), keepdims=True)
     scaled = jax.nn.relu(cam - eps) / (peak + eps)
@@ -37,6 +44,11 @@ def add_background(cam: Float[Array, "n h w c"], alpha: int | float | Float[Arra
     Args:
         cam: normalised CAM in [0, 1].
         alpha: the background's score.
+
+    Examples:
+        >>> import jax.numpy as jnp
+        >>> print(add_background(jnp.array([[[[0.1, 0.9]]]]), 0.2))
+        [[[[0.2 0.1 0.9]]]]
     """
     background = jnp.full_like(cam[..., :1], alpha)
     return jnp.concatenate([background, cam], axis=-1)
@@ -48,6 +60,11 @@ def add_background_power(cam: Float[Array, "n h w c"], alpha: int | float) -> Fl
     Args:
         cam: normalised CAM in [0, 1].
         alpha: exponent > 0; a larger one gives less background (4 is "low", 24 "high" for the affinity seeds).
+
+    Examples:
+        >>> import jax.numpy as jnp
+        >>> print(add_background_power(jnp.array([[[[0.5, 0.25]]]]), 2))
+        [[[[0.25 0.5  0.25]]]]
     """
     # Kept at zero: a fused CAM may exceed 1 by a rounding, and a root of a negative number is nan.
     background = jnp.maximum(1 - _best(cam), 0) ** alpha
@@ -63,6 +80,11 @@ def cam_to_labels(cam: Float[Array, "n h w c"], alpha: int | float | Float[Array
 
     Raises:
         ValueError: more classes than uint8 masks can hold beside the ignore label 255.
+
+    Examples:
+        >>> import jax.numpy as jnp
+        >>> print(cam_to_labels(jnp.array([[[[0.1, 0.9], [0.1, 0.1]]]]), 0.2))
+        [[[2 0]]]
     """
     if cam.shape[-1] > 254:
         raise ValueError(f"cam_to_labels: {cam.shape[-1]} classes, but a uint8 mask holds at most 254 beside 0 and 255")
@@ -79,6 +101,12 @@ def fuse_scales(cams: Float[Array, "s *n h w c"]) -> Float[Array, "*n h w c"]:
 
     Returns:
         sum over s / (max over pixels + 1e-5), in [0, 1).
+
+    Examples:
+        >>> import jax.numpy as jnp
+        >>> cams = jnp.array([[[[[1.0], [3.0]]]], [[[[0.0], [1.0]]]]])  # two scales
+        >>> print(fuse_scales(cams).round(2).ravel())
+        [0.25 1.  ]
     """
     total = jnp.sum(cams, axis=0)
     return total / (jnp.max(total, axis=(-3, -2), keepdims=True) + 1e-5)

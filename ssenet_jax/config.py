@@ -26,6 +26,7 @@ RUNTIME_KEYS = (
     r"crf\.workers",
     r".*\.(checkpoint_every|keep|log_every|picture_every)",
     r"report\..*",
+    r"measure\.validation_images",
 )
 
 
@@ -85,9 +86,16 @@ def paper_config(reference: str = "code") -> ConfigDict:
                 "quarter_turns": _any(1),  # of rot90
                 "matrix": _any(((0.9, 0.1, 0.0), (-0.1, 0.9, 0.0))),  # of affine
             },
+            "seam": {
+                "rate": 0.3,  # size of the second branch
+            },
             "cam": {
                 "scales": (0.5, 1.0, 1.5, 2.0),
                 "flip": True,
+            },
+            "measure": {
+                "images": 100,  # held-out images, evenly over their list, that CAMs are measured on; 0: none
+                "validation_images": 64,  # those whose classification is logged while the classifier trains
             },
             "crf": {
                 "backend": "auto",
@@ -119,7 +127,9 @@ def paper_config(reference: str = "code") -> ConfigDict:
                 "method": "auto",
             },
             "labels": {
-                "source": "walk",  # "walk", "cam", "seeds", or "masks": the data set's own, the supervised bound
+                # "walk", "cam", "seeds"; "masks": the data set's own, the supervised bound; "reviewed": what a person
+                # accepted or corrected in `ssenet review`, and the walk for the rest
+                "source": "walk",
                 "background": "constant",  # its score is alpha; or "power": (1 - largest score) ** alpha
                 "alpha": 0.2,
                 "crf": False,  # a CRF on the scores before they become labels

@@ -7,12 +7,13 @@ and width, so that one operator serves an image and its smaller CAM.
 import dataclasses
 import math
 from collections.abc import Callable, Sequence
-from types import ModuleType
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, Shaped
+
+from ssenet_jax.sampling import numpy_of, sample_affine
 
 Matrices = tuple[np.ndarray | Array, np.ndarray | Array]
 
@@ -147,6 +148,11 @@ def resize(rate: int | float, *, sampling: str = "size") -> Operator:
 
     Raises:
         ValueError: rate or sampling out of range, or, when applied, an output without pixels.
+
+    Examples:
+        >>> import jax.numpy as jnp
+        >>> resize(0.5)(jnp.ones((1, 10, 7, 3))).shape
+        (1, 5, 3, 3)
     """
     if not rate > 0:
         raise ValueError(f"resize: rate must be > 0, got {rate}")
@@ -170,17 +176,35 @@ def _separable(rows: Callable[[int], np.ndarray], cols: Callable[[int], np.ndarr
 
 
 def hflip() -> Operator:
-    """Mirrors left and right."""
+    """Mirrors left and right.
+
+    Examples:
+        >>> import jax.numpy as jnp
+        >>> print(hflip()(jnp.array([[[1.0, 2.0, 3.0]]])))
+        [[[3. 2. 1.]]]
+    """
     return Operator(lambda x: x[:, :, ::-1], lambda h, w: (np.eye(h), np.eye(w)[::-1]))
 
 
 def vflip() -> Operator:
-    """Mirrors top and bottom."""
+    """Mirrors top and bottom.
+
+    Examples:
+        >>> import jax.numpy as jnp
+        >>> print(vflip()(jnp.array([[[1.0], [2.0]]])).ravel())
+        [2. 1.]
+    """
     return Operator(lambda x: x[:, ::-1], lambda h, w: (np.eye(h)[::-1], np.eye(w)))
 
 
 def rot90(k: int = 1) -> Operator:
-    """Turns by k quarter turns, counterclockwise as `jnp.rot90`."""
+    """Turns by k quarter turns, counterclockwise as `jnp.rot90`.
+
+    Examples:
+        >>> import jax.numpy as jnp
+        >>> rot90(1)(jnp.ones((1, 4, 6, 3))).shape
+        (1, 6, 4, 3)
+    """
     return Operator(lambda x: jnp.rot90(x, k, axes=(1, 2)))
 
 
@@ -190,10 +214,15 @@ def translate(dy: int | float | Array, dx: int | float | Array) -> Operator:
     Args:
         dy: fraction of the height, positive is down; may be traced.
         dx: fraction of the width, positive is right; may be traced.
+
+    Examples:
+        >>> import jax.numpy as jnp
+        >>> print(translate(0.0, 0.5)(jnp.array([[[1.0, 2.0, 3.0, 4.0]]])))
+        [[[0. 0. 1. 2.]]]
     """
 
-    def matrix(size: int, fraction: float | Array) -> np.ndarray | Array:
-        xp = _numpy_of(fraction)
+    def matrix(size: int, fraction: int | float | Array) -> np.ndarray | Array:
+        xp = numpy_of(fraction)
         cells = xp.arange(size, dtype=float)
         return xp.maximum(0.0, 1.0 - xp.abs((cells - fraction * size)[:, None] - cells[None, :]))
 
@@ -205,8 +234,14 @@ def rotate(degrees: int | float | Array) -> Operator:
 
     Args:
         degrees: may be traced.
+
+    Examples:
+        >>> import jax.numpy as jnp
+        >>> print(rotate(180)(jnp.array([[[1.0, 2.0], [3.0, 4.0]]])))
+        [[[4. 3.]
+          [2. 1.]]]
     """
-    xp = _numpy_of(degrees)
+    xp = numpy_of(degrees)
     angle = xp.deg2rad(degrees)
     cos, sin = xp.cos(angle), xp.sin(angle)
 
@@ -214,7 +249,7 @@ def rotate(degrees: int | float | Array) -> Operator:
         # The angle is one between pixels: in half heights and half widths the off-diagonal takes the aspect.
         return xp.stack([xp.stack([cos, sin * w / h, 0.0 * cos]), xp.stack([-sin * h / w, cos, 0.0 * cos])])
 
-    return Operator(lambda x: _sample_affine(x, to_input(x.shape[1], x.shape[2])))
+    return Operator(lambda x: sample_affine(x, to_input(x.shape[1], x.shape[2])))
 
 
 def affine(matrix_2x3: Sequence[Sequence[int | float]] | np.ndarray) -> Operator:
@@ -228,43 +263,26 @@ def affine(matrix_2x3: Sequence[Sequence[int | float]] | np.ndarray) -> Operator
 
     Raises:
         ValueError: the matrix is not (2, 3) or not finite.
+
+    Examples:
+        >>> import jax.numpy as jnp
+        >>> print(affine([[1, 0, 0], [0, -1, 0]])(jnp.array([[[1.0, 2.0, 3.0]]])))
+        [[[3. 2. 1.]]]
     """
     matrix = np.asarray(matrix_2x3, np.float64)
     if matrix.shape != (2, 3) or not np.isfinite(matrix).all():
         raise ValueError(f"affine: expected a finite (2, 3) matrix, got {matrix.tolist()}")
-    return Operator(lambda x: _sample_affine(x, matrix))
-
-
-def _numpy_of(value: object) -> ModuleType:
-    """numpy, whose float64 keeps constants exact, or jax.numpy for what is traced."""
-    return jnp if isinstance(value, jax.Array) else np
-
-
-def _sample_affine(x: Array, to_input: np.ndarray | Array) -> Array:
-    n, h, w = x.shape[:3]
-    xp = _numpy_of(to_input)
-    y, xx = np.meshgrid((2 * np.arange(h) + 1) / h - 1, (2 * np.arange(w) + 1) / w - 1, indexing="ij")
-    place = np.stack([y.ravel(), xx.ravel(), np.ones(h * w)])
-    source = xp.einsum("ij,jp->ip", to_input, place if xp is np else jnp.asarray(place, jnp.float32))
-    # Rounding keeps an exact quarter turn from reading 1e-16 beyond the edge.
-    digits = 9 if xp is np else 4
-    row = xp.round(((source[0] + 1) * h - 1) / 2, digits)
-    col = xp.round(((source[1] + 1) * w - 1) / 2, digits)
-    flat = x.reshape(n, h * w, *x.shape[3:])
-    total = jnp.zeros_like(flat)
-    for top in (0, 1):
-        for left in (0, 1):
-            i, j = xp.floor(row) + top, xp.floor(col) + left
-            weight = xp.maximum(0, 1 - xp.abs(row - i)) * xp.maximum(0, 1 - xp.abs(col - j))
-            weight = xp.where((i >= 0) & (i < h) & (j >= 0) & (j < w), weight, 0.0)
-            index = (xp.clip(i, 0, h - 1) * w + xp.clip(j, 0, w - 1)).astype(np.int32)
-            weight = jnp.asarray(weight, x.dtype).reshape(1, h * w, *[1] * (x.ndim - 3))
-            total = total + jnp.take(flat, index, axis=1) * weight
-    return total.reshape(x.shape)
+    return Operator(lambda x: sample_affine(x, matrix))
 
 
 def compose(*ops: Callable[[Array], Array]) -> Operator:
-    """Applies operators one after the other, the first argument first."""
+    """Applies operators one after the other, the first argument first.
+
+    Examples:
+        >>> import jax.numpy as jnp
+        >>> print(compose(hflip(), translate(0.0, 0.5))(jnp.array([[[1.0, 2.0, 3.0, 4.0]]])))
+        [[[0. 0. 4. 3.]]]
+    """
 
     def apply(x: Array) -> Array:
         for op in ops:

@@ -18,6 +18,13 @@ def multilabel_soft_margin_loss(logits: Float[Array, "n c"], labels: Num[Array, 
         One value per example.
 
     Source: Eq. 1 (cls); PyTorch's MultiLabelSoftMarginLoss.
+
+    Examples:
+        >>> import jax.numpy as jnp
+        >>> logits = jnp.array([[5.0, -5.0], [0.0, 0.0]])
+        >>> labels = jnp.array([[1.0, 0.0], [1.0, 0.0]])
+        >>> print(multilabel_soft_margin_loss(logits, labels).round(3))
+        [0.007 0.693]
     """
     labels = labels.astype(logits.dtype)
     log_likelihood = labels * jax.nn.log_sigmoid(logits) + (1 - labels) * jax.nn.log_sigmoid(-logits)
@@ -56,6 +63,15 @@ def ser_loss(
         ValueError: the shapes differ, or an option is unknown.
 
     Source: Eq. 2.
+
+    Examples:
+        >>> import jax.numpy as jnp
+        >>> cam = jnp.array([4.0, 0.0, 0.0, 1.0]).reshape(1, 1, 2, 2)
+        >>> labels = jnp.array([[1.0, 0.0]])
+        >>> print(ser_loss(3 * cam, cam, labels).round(3))  # each class has its own scale
+        [0.]
+        >>> print(ser_loss(cam[:, :, ::-1], cam, labels, classes="present").round(3))
+        [1.]
     """
     if cam_of_transformed.shape != transformed_cam.shape:
         raise ValueError(
@@ -100,6 +116,13 @@ def affinity_loss(
 
     Returns:
         Scalars "loss_bg", "loss_fg", "loss_neg" and "loss" = bg / 4 + fg / 4 + neg / 2.
+
+    Examples:
+        >>> import jax.numpy as jnp
+        >>> alike, unlike = jnp.array([[[1.0, 0.0]]]), jnp.array([[[0.0, 1.0]]])
+        >>> losses = affinity_loss(jnp.array([[[0.9, 0.2]]]), alike, 0 * alike, unlike)
+        >>> {name: abs(round(float(value), 3)) for name, value in losses.items()}
+        {'loss': 0.138, 'loss_bg': 0.105, 'loss_fg': 0.0, 'loss_neg': 0.223}
     """
 
     def mean_over(pairs: Array, log_likelihood: Array) -> Array:
@@ -125,6 +148,12 @@ def softmax_cross_entropy_ignore(
 
     Returns:
         A scalar: a ratio of sums over the whole batch.
+
+    Examples:
+        >>> import jax.numpy as jnp
+        >>> logits = jnp.array([[[[4.0, 0.0], [0.0, 4.0]]]])
+        >>> round(float(softmax_cross_entropy_ignore(logits, jnp.array([[[0, 255]]]))), 3)
+        0.018
     """
     valid = (labels != ignore).astype(logits.dtype)
     one_hot = jax.nn.one_hot(labels, logits.shape[-1], dtype=logits.dtype)

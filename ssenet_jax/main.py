@@ -9,6 +9,7 @@ import signal
 import sys
 from typing import NamedTuple
 
+from ssenet_jax.messages import one_line
 from ssenet_jax.training import stop
 
 
@@ -25,7 +26,10 @@ class Command(NamedTuple):
 
 COMMANDS = {
     "run": Command("run", "run the stages of a config", heeds_signals=True),
+    "review": Command("review", "a page on which to accept or correct the masks of a run"),
     "predict": Command("predict", "segment photos with a trained network"),
+    "tune": Command("tune", "find the settings that make the best labels of what a run left"),
+    "experiment": Command("experiment", "the paper's tables and figures, over several seeds", heeds_signals=True),
     "verify-data": Command("verify", "read every file of a data set"),
     "plan": Command("plan", "what a training takes on chips that are not here"),
     "import-weights": Command("weights", "turn a weight file into a checkpoint"),
@@ -77,7 +81,7 @@ def _run(argv: list[str]) -> int:
     except (ValueError, OSError, MemoryError) as error:
         if options.traceback:
             raise
-        print(f"ssenet: {' '.join(str(error).split()) or 'out of memory'}", file=sys.stderr)
+        print(f"ssenet: {one_line(error) or 'out of memory'}", file=sys.stderr)
         return 2
 
 

@@ -26,6 +26,8 @@ def quoted(name: object) -> str:
 def _escaped(text: str, longest: int) -> str:
     # cut before and after: the first spares escaping 50 MB, the second undoes what escapes add
     text = _cut(text, longest)
+    if text.isprintable():
+        return text
     return _cut("".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text), longest)
 
 

@@ -23,6 +23,11 @@ def confusion_matrix(
 
     Raises:
         ValueError: the shapes differ, or a class is not in 0 .. k - 1.
+
+    Examples:
+        >>> import numpy as np
+        >>> confusion_matrix(np.array([0, 0, 1, 255]), np.array([0, 1, 1, 1]), num_classes=2).tolist()
+        [[1, 1], [0, 1]]
     """
     return _joint_counts(label, prediction, np.zeros(np.shape(label), np.int64), 1, num_classes, ignore)[0]
 
@@ -56,7 +61,13 @@ def _ratio(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
 
 
 def iou(confusion: Num[np.ndarray, "k k"]) -> Float[np.ndarray, " k"]:
-    """TP / (TP + FN + FP) of each class, nan for a class with no pixel in labels and predictions. Source: Eq. 4."""
+    """TP / (TP + FN + FP) of each class, nan for a class with no pixel in labels and predictions. Source: Eq. 4.
+
+    Examples:
+        >>> import numpy as np
+        >>> iou(np.array([[6, 2], [0, 2]]))
+        array([0.75, 0.5 ])
+    """
     tp, fn, fp = _counts(confusion)
     return _ratio(tp, tp + fn + fp)
 
@@ -78,7 +89,13 @@ def _mean(values: np.ndarray) -> float:
 
 
 def mean_iou(confusion: Num[np.ndarray, "k k"]) -> float:
-    """Mean IoU over the classes that occur, background included; nan when nothing was counted."""
+    """Mean IoU over the classes that occur, background included; nan when nothing was counted.
+
+    Examples:
+        >>> import numpy as np
+        >>> mean_iou(np.array([[6, 2], [0, 2]]))
+        0.625
+    """
     values = iou(confusion)
     return _mean(values[~np.isnan(values)])
 
@@ -89,13 +106,25 @@ def _mean_over_tp(wrong: np.ndarray, tp: np.ndarray, union: np.ndarray) -> float
 
 
 def m_fn(confusion: Num[np.ndarray, "k k"]) -> float:
-    """Mean over the foreground classes of FN / TP; nan when a class that occurs has TP = 0. Source: Eq. 5."""
+    """Mean over the foreground classes of FN / TP; nan when a class that occurs has TP = 0. Source: Eq. 5.
+
+    Examples:
+        >>> import numpy as np
+        >>> m_fn(np.array([[6, 2], [1, 2]]))
+        0.5
+    """
     tp, fn, fp = _counts(confusion)
     return _mean_over_tp(fn, tp, tp + fn + fp)
 
 
 def m_fp(confusion: Num[np.ndarray, "k k"]) -> float:
-    """Mean over the foreground classes of FP / TP; nan when a class that occurs has TP = 0. Source: Eq. 6."""
+    """Mean over the foreground classes of FP / TP; nan when a class that occurs has TP = 0. Source: Eq. 6.
+
+    Examples:
+        >>> import numpy as np
+        >>> m_fp(np.array([[6, 2], [1, 2]]))
+        1.0
+    """
     tp, fn, fp = _counts(confusion)
     return _mean_over_tp(fp, tp, tp + fn + fp)
 
@@ -104,6 +133,28 @@ def undefined_classes(confusion: Num[np.ndarray, "k k"]) -> tuple[int, ...]:
     """Foreground classes that occur but have TP = 0: they leave `m_fn` and `m_fp` undefined."""
     tp, fn, fp = _counts(confusion)
     return tuple(int(i) for i in np.flatnonzero((tp == 0) & (fn + fp > 0)) if i > 0)
+
+
+def average_precision(labels: Num[np.ndarray, "n c"], scores: Float[np.ndarray, "n c"]) -> Float[np.ndarray, " c"]:
+    """Average precision of each class over images: the area under its precision over recall, as steps.
+
+    Args:
+        labels: 1 for present, 0 for absent.
+        scores: higher is more likely present; of equal scores the absent ones come first.
+
+    Returns:
+        In [0, 1]; nan for a class that no image has.
+    """
+    order = np.lexsort((labels, -scores), axis=0)
+    found = np.take_along_axis(np.asarray(labels, np.float64), order, axis=0)
+    precision = np.cumsum(found, axis=0) / np.arange(1, len(found) + 1)[:, None]
+    return _ratio((precision * found).sum(axis=0), found.sum(axis=0))
+
+
+def mean_average_precision(labels: Num[np.ndarray, "n c"], scores: Float[np.ndarray, "n c"]) -> float:
+    """The mean of `average_precision` over the classes that occur; nan when none does."""
+    values = average_precision(labels, scores)
+    return _mean(values[~np.isnan(values)])
 
 
 class AlphaSweep(NamedTuple):
@@ -165,6 +216,12 @@ def alpha_sweep(
 
     Raises:
         ValueError: no alpha, a negative one, no image, or iterables of different lengths.
+
+    Examples:
+        >>> import numpy as np
+        >>> cam, mask = np.array([[[0.1], [0.6]]]), np.array([[0, 1]])
+        >>> alpha_sweep([cam], [np.array([1])], [mask], alphas=[0.05, 0.3]).miou
+        [0.25, 1.0]
     """
     if len(alphas) == 0 or min(alphas) < 0:
         raise ValueError(f"alpha_sweep: expected thresholds >= 0, got {list(alphas)}")

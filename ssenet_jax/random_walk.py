@@ -17,6 +17,9 @@ from jaxtyping import Array, Float, Int
 
 from ssenet_jax.affinity import inside_pairs, pair_affinity, pair_offsets
 
+# Up to which an accelerator squares the whole matrix: for four images at once as long as 78 short kernels of 10 us.
+DENSE_CELLS = 512
+
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
@@ -38,7 +41,7 @@ def transition(
     features: Float[Array, "h w f"],
     *,
     radius: int = 5,
-    beta: int | float = 8.0,
+    beta: int | float | Float[Array, ""] = 8.0,
     border: str = "full",
     size: Int[Array, " 2"] | None = None,
 ) -> Transition:
@@ -47,19 +50,26 @@ def transition(
     Args:
         features: of AffinityNet, for one image.
         radius: pairs lie closer than this, in cells.
-        beta: exponent of the affinities.
+        beta: exponent of the affinities; may be traced.
         border: "full" takes all pairs; "reference" leaves out those that the authors' code leaves out.
         size: valid height and width (may be traced) of features padded at the bottom and right; cells outside take no
             part. None: all of it.
 
     Returns:
         The transition; its columns sum to 1.
+
+    Examples:
+        >>> import jax.numpy as jnp
+        >>> transition(jnp.zeros((3, 4, 8)), radius=2).column_sums.shape
+        (3, 4)
     """
     affinity = pair_affinity(features[None].astype(jnp.float32), radius, border="full")[0]
     return _from_affinity(affinity.reshape(-1, *features.shape[:2]), radius, beta, border, size)
 
 
-def _from_affinity(affinity: Array, radius: int, beta: int | float, border: str, size: Array | None) -> Transition:
+def _from_affinity(
+    affinity: Array, radius: int, beta: int | float | Array, border: str, size: Array | None
+) -> Transition:
     d, h, w = affinity.shape
     weights = jnp.where(inside_pairs(h, w, radius, border), affinity**beta, 0.0)
     valid = jnp.ones((h, w), bool)
@@ -117,6 +127,13 @@ def random_walk(
 
     Raises:
         ValueError: unknown method, negative steps, or scores on another grid than the transition.
+
+    Examples:
+        >>> import jax.numpy as jnp
+        >>> features = jnp.array([0.0, 0.0, 9.0, 9.0]).reshape(1, 4, 1)  # two regions
+        >>> scores = jnp.array([1.0, 0.0, 0.5, 0.0]).reshape(1, 4, 1)
+        >>> print(random_walk(scores, transition(features, radius=2), steps=16).ravel().round(2))
+        [0.5  0.5  0.25 0.25]
     """
     h, w, k = scores.shape
     if method not in ("auto", "stencil", "chebyshev", "dense"):
@@ -125,31 +142,35 @@ def random_walk(
         raise ValueError(f"random_walk: steps must be >= 0, got {steps}")
     if transition.column_sums.shape != (h, w):
         raise ValueError(f"random_walk: scores are {(h, w)} cells, the transition {transition.column_sums.shape}")
-    if method == "auto":
-        method = _pick(h * w, steps)
     taps, valid = _taps(transition)
     maps = jnp.where(valid[None], scores.astype(jnp.float32).reshape(h * w, k).T, 0.0)
     shifts = _shifts(w, transition.radius)
     shifts = np.array(shifts + [-shift for shift in shifts], np.int32)
-    if method == "dense":
-        return _walk_dense(maps, taps, shifts, steps).T.reshape(h, w, k)
-    walk = _walk_stencil if method == "stencil" else _walk_chebyshev
-    walk = functools.partial(walk, taps=taps, shifts=shifts, steps=steps)
-    # One map at a time stays in a CPU's first cache: 4 times faster at 47 x 63 x 21. Elsewhere all at once.
-    walked = jax.lax.map(walk, maps) if _on_cpu() else jax.vmap(walk)(maps)
+
+    def walk(on_cpu: bool) -> Callable[[Array, Array], Array]:
+        chosen = pick_method(h * w, steps, on_cpu=on_cpu) if method == "auto" else method
+        return functools.partial(_walk, shifts=shifts, steps=steps, method=chosen, on_cpu=on_cpu)
+
+    walked = jax.lax.platform_dependent(maps, taps, cpu=walk(True), default=walk(False))
     return walked.T.reshape(h, w, k)
 
 
-def _on_cpu() -> bool:
-    return jax.default_backend() == "cpu"
-
-
-def _pick(cells: int, steps: int) -> str:
+def pick_method(cells: int, steps: int, *, on_cpu: bool) -> str:
+    """What "auto" means for a grid of so many cells; docs/accelerators.md has the operations and bytes behind it."""
     terms = len(chebyshev_coefficients(steps))
     # A small matrix is squared in fewer kernels than one application of the stencil takes.
-    if not _on_cpu() and cells <= 1024:
+    if not on_cpu and cells <= DENSE_CELLS:
         return "dense"
     return "chebyshev" if terms <= steps // 2 else "stencil"
+
+
+def _walk(maps: Array, taps: Array, *, shifts: np.ndarray, steps: int, method: str, on_cpu: bool) -> Array:
+    if method == "dense":
+        return _walk_dense(maps, taps, shifts, steps)
+    # One map at a time stays in a CPU's first cache: 4 times faster at 47 x 63 x 21. Elsewhere all at once.
+    flow = functools.partial(_flow, taps=taps, shifts=shifts, unroll=4 if on_cpu else len(shifts))
+    walk = functools.partial(_walk_stencil if method == "stencil" else _walk_chebyshev, flow=flow, steps=steps)
+    return jax.lax.map(walk, maps) if on_cpu else jax.vmap(walk)(maps)
 
 
 def _taps(transition: Transition) -> tuple[Array, Array]:
@@ -160,7 +181,7 @@ def _taps(transition: Transition) -> tuple[Array, Array]:
     return taps / jnp.where(sums > 0, sums, 1.0)[None], sums > 0
 
 
-def _flow(x: Array, taps: Array, shifts: np.ndarray) -> Array:
+def _flow(x: Array, *, taps: Array, shifts: np.ndarray, unroll: int) -> Array:
     """What one step adds to one map: x @ T - x, (cells,), summed as differences to the neighbours.
 
     Adding this keeps a constant map constant whatever the rounding of the taps, an error that else grows with the steps
@@ -172,12 +193,11 @@ def _flow(x: Array, taps: Array, shifts: np.ndarray) -> Array:
     def tap(i: Array, total: Array) -> Array:
         return total + taps[i] * (jax.lax.dynamic_slice(padded, (starts[i],), (cells,)) - x)
 
-    unroll = 4 if _on_cpu() else len(shifts)
     return jax.lax.fori_loop(0, len(shifts), tap, jnp.zeros_like(x), unroll=unroll)
 
 
-def _walk_stencil(x: Array, *, taps: Array, shifts: np.ndarray, steps: int) -> Array:
-    return jax.lax.fori_loop(0, steps, lambda _, y: y + _flow(y, taps, shifts), x)
+def _walk_stencil(x: Array, *, flow: Callable[[Array], Array], steps: int) -> Array:
+    return jax.lax.fori_loop(0, steps, lambda _, y: y + flow(y), x)
 
 
 @functools.lru_cache(maxsize=32)
@@ -198,17 +218,17 @@ def chebyshev_coefficients(steps: int, tolerance: float = 1e-6) -> tuple[float, 
     return tuple((kept / kept.sum()).tolist())
 
 
-def _walk_chebyshev(x: Array, *, taps: Array, shifts: np.ndarray, steps: int) -> Array:
+def _walk_chebyshev(x: Array, *, flow: Callable[[Array], Array], steps: int) -> Array:
     coefficients = chebyshev_coefficients(steps)
     if len(coefficients) == 1:
         return x
-    series, change = jnp.asarray(coefficients, jnp.float32), _flow(x, taps, shifts)
+    series, change = jnp.asarray(coefficients, jnp.float32), flow(x)
     first = x + change
 
     def step(i: Array, state: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
         # T_(i) = 2 T_(i-1) T - T_(i-2), carried as the change between two terms to lose fewer digits.
         change, term, total = state
-        change = change + 2 * _flow(term, taps, shifts)
+        change = change + 2 * flow(term)
         term = term + change
         return change, term, total + series[i] * term
 

@@ -71,6 +71,16 @@ def two_branch_loss(
         ValueError: an option is unknown, or the CAM has another number of classes than the labels.
 
     Source: Eq. 1 and 2.
+
+    Examples:
+        >>> import jax.numpy as jnp
+        >>> from ssenet_jax.equivariance import hflip
+        >>> def cam_fn(images):
+        ...     return images[..., :2]  # a CAM of two classes that is equivariant
+        >>> images = jnp.linspace(-1.0, 1.0, 24).reshape(1, 2, 4, 3)
+        >>> loss, parts = two_branch_loss(cam_fn, images, jnp.array([[1.0, 0.0]]), hflip())
+        >>> {name: round(float(value), 3) for name, value in parts.items()}
+        {'loss_cls': 0.715, 'loss_cls_s': 0.715, 'loss_ser': 0.0}
     """
     if cam_size not in ("image", "feature"):
         raise ValueError(f'two_branch_loss: cam_size must be "image" or "feature", got {cam_size!r}')

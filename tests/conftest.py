@@ -4,6 +4,8 @@ import atexit
 import os
 import shutil
 import tempfile
+import tracemalloc
+from pathlib import Path
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
@@ -15,12 +17,77 @@ os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.5"
 
 from jaxtyping import install_import_hook  # noqa: E402
 
-PURE_MODULES = ("equivariance", "losses", "ser", "cam", "crf", "affinity", "random_walk", "metrics")
+PURE_MODULES = (
+    "sampling", "equivariance", "bicubic", "losses", "ser", "seam", "cam", "crf", "affinity", "random_walk", "metrics"
+)  # fmt: skip
 install_import_hook([f"ssenet_jax.{module}" for module in PURE_MODULES], "beartype.beartype")
 
 import jax  # noqa: E402
+import numpy as np  # noqa: E402
+import pytest  # noqa: E402
 from absl import flags  # noqa: E402
+from PIL import Image  # noqa: E402
+
+from ssenet_jax import artifacts  # noqa: E402
+from ssenet_jax.config import paper_config  # noqa: E402
 
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
 flags.FLAGS.mark_as_parsed()
+
+
+@pytest.fixture
+def refused():
+    """Checks that a reader refuses a file in one line that names it, in memory of the order of the file's size."""
+
+    def check(read, path, message):
+        tracemalloc.start()
+        try:
+            with pytest.raises(ValueError, match=message) as error:
+                read(path)
+            peak = tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+        assert path.name in str(error.value) and str(error.value).isprintable() and len(str(error.value)) <= 400
+        assert peak < 60 * path.stat().st_size + (4 << 20)
+
+    return check
+
+
+ODD_CLASS, ODD_PHOTO = "<script>alert(1)</script>", "<img src=x onerror=alert(1)>"
+
+
+@pytest.fixture
+def scored_run(tmp_path):
+    """The config and workdir of a run as far as the walk, on three photos of 48 x 64 with one or two of two classes.
+
+    Where there are two classes one has a score of 0.9 in the left half and the other 0.6 in the right one; the photo
+    with the odd name has 0.3 everywhere, which alpha 0.2 is close to.
+    """
+    photos, workdir = tmp_path / "photos", tmp_path / "run"
+    (photos / "images").mkdir(parents=True)
+    rows = {"a": f"{ODD_CLASS};oak", "b": "oak", ODD_PHOTO: ODD_CLASS}
+    rng = np.random.default_rng(0)
+    for name in rows:
+        pixels = rng.integers(60, 200, (6, 8, 3), np.uint8)
+        Image.fromarray(pixels).resize((64, 48), Image.BICUBIC).save(photos / "images" / f"{name}.png")
+    lines = "".join(f'"{name}.png","{labels}"\n' for name, labels in rows.items())
+    (photos / "train.csv").write_text(f"image,labels\n{lines}")
+    config = paper_config()
+    config.title, config.data.name, config.data.root, config.data.eval_split = "Two trees", "folder", str(photos), ""
+    config.crf.workers = 1
+    left = np.repeat(np.float32([[1, 1, 1, 1, 0, 0, 0, 0]]), 6, 0)
+    maps = {"a": ([0, 1], [0.9 * left, 0.6 * (1 - left)]), "b": ([1], [0.9 * left]), ODD_PHOTO: ([0], [0.3 + 0 * left])}
+    for name, (classes, scores) in maps.items():
+        artifacts.write_cam(workdir / f"walks/{name}.npz", artifacts.Cam(np.stack(scores, -1), np.array(classes)))
+    artifacts.write_text(workdir / "config.json", config.to_json())
+    return config, workdir
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory):
+    """The workdir of a whole run on tiny scenes."""
+    from ssenet_jax.main import main
+
+    workdir = tmp_path_factory.mktemp("tiny")
+    config = Path(__file__).parents[1] / "configs" / "scenes.py"
+    assert main(["run", f"--config={config}:tiny", f"--workdir={workdir}"]) == 0
+    return workdir

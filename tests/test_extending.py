@@ -134,7 +134,7 @@ def test_a_regulariser_is_a_function_and_a_line(plain, monkeypatch, tmp_path):
 
     row = recipes.REGULARISERS["none"]._replace(loss=loss, sections=("sparse",))
     monkeypatch.setitem(recipes.REGULARISERS, "sparse", row)
-    config = config_of("--config.classifier.regulariser=sparse")
+    config = config_of("--config.classifier.regulariser=sparse", "--config.classifier.log_every=1")
     with config.unlocked():
         config.sparse = ConfigDict({"weight": 0.1})
     run_stages(config, tmp_path, ("train_classifier", "infer_cams", "report"))
@@ -166,7 +166,7 @@ def test_a_stage_is_a_function_and_a_row(plain, stripes, monkeypatch, tmp_path, 
         "--config.stages=('mirror',)",
     )
     run_stages(config, tmp_path)
-    assert read_mask(tmp_path / "mirrored" / "train_0.png")[10, 9:36].all()
+    assert read_mask(tmp_path / "mirrored" / "train_0.png")[10, 10:36].all()
     assert not (tmp_path / "checkpoints").exists()  # nothing had to be trained for it
     page = (tmp_path / "report.html").read_text(encoding="utf-8")
     assert ("Mirrored label" in page) == shown

@@ -10,17 +10,18 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 
 from ssenet_jax.checkpoint import Checkpoints
 from ssenet_jax.main import main
-from ssenet_jax.models import AffinityNet, CamNet, DeepLab
+from ssenet_jax.models import AffinityNet, CamNet, DeepLab, SeamNet
 from ssenet_jax.pretrained import convert, load_weights, shapes_of
 from ssenet_jax.pretrained.load import packaged_weights
 from ssenet_jax.pretrained.names import torch_names
 
 NARROW = {
     "cam": functools.partial(CamNet, width=1 / 16),
+    "seam": functools.partial(SeamNet, width=1 / 16),
     "affinity": functools.partial(AffinityNet, width=1 / 16),
     "segmenter": functools.partial(DeepLab, width=1 / 16),
 }
-CLASSES = {"cam": {"num_classes": 3}, "affinity": {}, "segmenter": {"num_classes": 4}}
+CLASSES = {"cam": {"num_classes": 3}, "seam": {"num_classes": 3}, "affinity": {}, "segmenter": {"num_classes": 4}}
 torch_name = torch_names("resnet38")
 
 
@@ -107,7 +108,7 @@ def test_a_new_head_is_missing_only_where_the_caller_says_so(tmp_path, capsys):
     [
         ("cut.params", ("--model=cam",), "cut.params: the header needs 24 bytes"),
         ("good.npz", ("--model=affinity",), "missing: .*f9.weight.*; unexpected: fc8.weight"),
-        ("good.npz", ("--model=unet",), "--model is 'unet'; expected one of cam, affinity"),
+        ("good.npz", ("--model=unet",), "--model is 'unet'; expected one of cam, seam, affinity, segmenter"),
         ("good.npz", ("--model=cam", "--allow_missing=fc9"), r"no module fc9 .* it has \['fc8'\]"),
         ("good.npz", ("--model=cam", "--allow-missing=fc8"), "--allow-missing=fc8 is not an option"),
         ("absent.pth", ("--model=cam",), "absent.pth: no such weight file"),

@@ -18,18 +18,23 @@ FLOW = """
 messages
 cores
 config
+cache
 arrays
 artifacts
+bounds
 datasets
-models
+sampling
 equivariance
+bicubic
 cam
 losses
 ser
+seam
 crf
 affinity
 random_walk
 metrics
+models
 training.optim
 training.quiet
 training.stop
@@ -45,6 +50,7 @@ training.recipes
 training.loop
 report.charts
 report.pictures
+report.gallery
 report.page
 stages.seeds
 stages.manifest
@@ -53,18 +59,34 @@ stages.inference
 stages.context
 stages.train
 stages.apply
+stages.reviewed
 stages.labels
 stages.score
+stages.measure
 stages.table
+stages.doubt
 stages.final
 stages.runner
+stages.label_search
+experiments.experiment
+experiments
 commands.configs
 commands.chips
+commands.compiling
+commands.steps
+commands.programs
+commands.paper
 commands.plan
 commands.verify
 commands.weights
 commands.predict
 commands.run
+commands.review.album
+commands.review.ledger
+commands.review.server
+commands.review
+commands.tune
+commands.experiment
 main
 __main__
 """.split()
@@ -78,7 +100,8 @@ def imported_by(statement: str) -> set[str]:
 
 def test_a_loss_brings_in_neither_network_nor_data_libraries():
     loaded = imported_by(
-        "import ssenet_jax.losses, ssenet_jax.ser, ssenet_jax.cam, ssenet_jax.random_walk, ssenet_jax.metrics"
+        "import ssenet_jax.losses, ssenet_jax.ser, ssenet_jax.seam, ssenet_jax.cam, ssenet_jax.random_walk, "
+        "ssenet_jax.metrics"
     )
     assert "jax" in loaded
     assert not loaded & set(HEAVY)

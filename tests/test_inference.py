@@ -42,10 +42,10 @@ def cam_alone(net, image, label, scales):
 
 def test_a_padded_batch_gives_the_cams_of_its_images_alone(net, images):
     scales, labels = (0.5, 1.0), np.array([[1, 0, 1], [0, 1, 0], [1, 1, 1]], np.float32)
-    batch = batching.views(images, (64, 64), scales, "efficientnet_lite0", 4)
+    photos = batching.padded_images(images, (64, 64), 4)
     classes, present = batching.class_slots(labels, 4)
     function = inference.cam_function(net[0], scales=scales, flip=True)
-    cams = np.asarray(function(net[1], batch, classes, present, canvas=(64, 64)))
+    cams = np.asarray(function(net[1], photos, classes, present))
     for row, (image, label) in enumerate(zip(images, labels, strict=True)):
         wanted = cam_alone(net, image, label, scales)[..., np.flatnonzero(label)]
         found = cams[row, : image.shape[0], : image.shape[1]]
@@ -85,7 +85,7 @@ def test_run_finishes_every_record_with_its_own_row_and_passes_errors_on():
         values = [r["image"][0, 0, 0] for r in group]
         return (np.array(values + [0] * (rows - len(values)), np.int32),)
 
-    def function(variables, values, canvas):
+    def function(variables, values):
         return values * variables
 
     def finish(record, row):

@@ -18,9 +18,10 @@ from flax.traverse_util import flatten_dict
 from ssenet_jax.cam import cam_to_labels, normalize_cam
 from ssenet_jax.config import paper_config
 from ssenet_jax.equivariance import resize_to
-from ssenet_jax.models import BACKBONES, AffinityNet, CamNet
+from ssenet_jax.models import BACKBONES, AffinityNet, CamNet, SeamNet
 from ssenet_jax.pretrained import from_torch
 from ssenet_jax.pretrained.names import torch_names
+from ssenet_jax.seam import pixel_correlation, resize_aligned, seam_loss
 from ssenet_jax.stages import batching, inference
 from ssenet_jax.training import optim, recipes
 from ssenet_jax.training.sharding import make_mesh
@@ -114,10 +115,10 @@ def test_fused_cam_of_a_photo_and_its_labels(cam_net):
     model, variables = cam_net
     theirs, scales, canvas = golden("cam"), (0.5, 1.0, 1.5, 2.0), (128, 168)
     height, width = theirs["pred"].shape
-    batch = batching.views([theirs["image"]], canvas, scales, "resnet38", 1)
+    batch = batching.padded_images([theirs["image"]], canvas, 1)
     classes, present = batching.class_slots([theirs["labels"]], 1)
     function = inference.cam_function(model, scales=scales, flip=True)
-    fused = function(variables, batch, classes, present, canvas=canvas)[:, :height, :width, :2]
+    fused = function(variables, batch, classes, present)[:, :height, :width, :2]
     assert relative_error(to_nchw(fused)[0, :, ::3, ::3], theirs["cam"]) < 1e-4
     labels = np.asarray(cam_to_labels(fused, 0.2))[0]
     labels = np.concatenate(([0], classes[0, :2] + 1))[labels]
@@ -202,16 +203,63 @@ def check_gradients(gradients, theirs):
     assert relative_error(ours["b7.conv_branch2b1.weight"][::256, ::128], theirs["b7_grad"]) < 1e-4
 
 
-def test_affinity_features_agree_with_the_authors(cam_net):
-    _, cam_variables = cam_net
-    model = AffinityNet()
-    # the backbone's weights depend on names alone, so CamNet's serve again
+def on_backbone_of(cam_variables, model):
+    """The backbone's weights depend on names alone, so CamNet's serve again; the head's are drawn."""
     shapes = flatten_dict(jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 32, 32, 3)))["params"])
     params = {"backbone": cam_variables["params"]["backbone"]}
     for path, leaf in shapes.items():
         if path[0] != "backbone":
             oihw = (leaf.shape[3], leaf.shape[2], 1, 1)
             params[path[0]] = {"kernel": jnp.asarray(draw(f"{path[0]}.weight", path, oihw).transpose(2, 3, 1, 0))}
-    variables = {"params": params, "batch_stats": cam_variables["batch_stats"]}
+    return {"params": params, "batch_stats": cam_variables["batch_stats"]}
+
+
+def test_affinity_features_agree_with_the_authors(cam_net):
+    model = AffinityNet()
+    variables = on_backbone_of(cam_net[1], model)
     features, _ = jax.jit(model.apply)(variables, drawn_images(2, (1, 3, 80, 104)))
     assert relative_error(to_nchw(features)[:, ::8], golden("affinity")["features"]) < 2e-5
+
+
+def test_pixel_correlation_agrees_with_the_authors():
+    theirs = golden("seam")
+    f9 = draw("f9.weight", ("kernel",), (192, 195, 1, 1))[:, :, 0, 0]
+    features = np.einsum("nchw,fc->nhwf", theirs["pcm_features"], f9)
+    refined = pixel_correlation(jnp.asarray(theirs["pcm_cam"].transpose(0, 2, 3, 1)), jnp.asarray(features))
+    assert relative_error(to_nchw(refined), theirs["pcm_out"]) < 1e-5
+
+
+def test_maps_of_seam_agree_with_the_authors(cam_net):
+    model, theirs = SeamNet(), golden("seam")
+    variables = on_backbone_of(cam_net[1], model)
+    maps, _ = jax.jit(model.apply)(variables, drawn_images(5, (2, 3, 112, 112)))
+    for name, ours in zip(("cam", "cam_rv"), maps, strict=True):
+        sliced = to_nchw(resize_aligned(ours, (112, 112)))[:, ::8, ::7, ::7]
+        assert relative_error(sliced, theirs[name]) < 2e-5, name
+
+
+def test_three_training_steps_of_seam_agree_with_the_authors(cam_net):
+    model, theirs = SeamNet(dropout=0.0), golden("seam")
+
+    def loss_fn(params, batch_stats, batch, rng, step):
+        def net(images):
+            return model.apply({"params": params, "batch_stats": batch_stats}, images)[0]
+
+        loss, parts = seam_loss(net, batch["image"], batch["labels"])
+        return loss, (batch_stats, parts)
+
+    groups = (*SER_GROUPS, (r"f[89][^/]*/kernel", 10.0, 5e-4))
+    recipe = Recipe(loss_fn, groups, steps=10, batch_size=2, accumulate=1, lr=0.001, power=0.9, momentum=5e-4, seed=0)
+    variables = on_backbone_of(cam_net[1], model)
+    state = create_state(jax.tree.map(jnp.copy, variables), recipe)
+    step = make_step(recipe, state, make_mesh(1))
+    batch = {"image": drawn_images(5, (2, 3, 112, 112)), "labels": jnp.asarray(theirs["labels"])}
+    terms = "loss_cls loss_cls_s loss_min loss_min_s loss_er loss_ecr loss_ecr_s loss".split()
+    for index, tolerance in enumerate((1e-4, 5e-4, 2e-3)):
+        state, metrics = step(state, batch)
+        np.testing.assert_allclose([metrics[name] for name in terms], theirs[f"losses{index}"], rtol=tolerance)
+        if index == 0:
+            ours = by_torch_name(gradients_of_the_first_step(state, variables["params"]))
+            norms = [np.linalg.norm(np.float64(ours[name])) for name in theirs["grad_names"]]
+            np.testing.assert_allclose(norms, theirs["grad_norms"], rtol=1e-3)
+            assert len(norms) == len(ours)

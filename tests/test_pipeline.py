@@ -18,14 +18,6 @@ TINY = f"--config={CONFIGS}/scenes.py:tiny"
 STAGES = ("infer_baseline_cams", "infer_cams", "refine_seeds", "propagate", "label", "segment")
 
 
-@pytest.fixture(scope="session")
-def tiny(tmp_path_factory):
-    """The workdir of a whole run on tiny scenes."""
-    workdir = tmp_path_factory.mktemp("tiny")
-    assert main(["run", TINY, f"--workdir={workdir}"]) == 0
-    return workdir
-
-
 def results(workdir):
     """Everything that a run wrote and another run must write the same, by path; arrays rather than zipped bytes."""
     found = {}
@@ -63,7 +55,7 @@ def test_a_run_leaves_every_artifact_of_every_image(tiny):
 def test_every_stage_is_scored_on_every_split_that_has_masks(tiny):
     scored = {(record["stage"], record["split"]) for record in map(read_json, (tiny / "metrics").iterdir())}
     assert scored == {(stage, "train") for stage in STAGES[:5]} | {
-        (stage, "test") for stage in (*STAGES[:2], "segment")
+        (stage, "test") for stage in (*STAGES[:2], "segment", "measure_cams", "measure_baseline_cams")
     }
     record = read_json(tiny / "metrics" / "infer_cams.train.json")
     manifest = read_json(tiny / "manifests" / "infer_cams.json")

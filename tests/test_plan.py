@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from ssenet_jax.commands import chips, plan
+from ssenet_jax.commands import chips, compiling, plan, steps
 from ssenet_jax.commands.configs import load_config
 from ssenet_jax.main import main
 
@@ -23,7 +23,7 @@ PROGRAM = """
 
 
 def test_collectives_count_once_with_what_they_give():
-    assert plan.collective_bytes(PROGRAM) == 8 * 4 * 4 + (8 * 4 + 4 * 2) + 16 * 4
+    assert compiling.collective_bytes(PROGRAM) == 8 * 4 * 4 + (8 * 4 + 4 * 2) + 16 * 4
 
 
 @pytest.mark.parametrize(
@@ -34,19 +34,19 @@ def test_collectives_count_once_with_what_they_give():
     ],
 )
 def test_a_refusal_of_the_compiler_says_what_it_needs(message):
-    assert plan.bytes_asked_for(message) == int(20.5 * 2**30)
+    assert compiling.bytes_asked_for(message) == int(20.5 * 2**30)
 
 
 def test_a_refusal_without_a_figure_is_one_line():
     with pytest.raises(ValueError, match="does not say how much"):
-        plan.bytes_asked_for("RESOURCE_EXHAUSTED: no")
+        compiling.bytes_asked_for("RESOURCE_EXHAUSTED: no")
 
 
 class Pretended:
     """A step whose memory is 2 GiB and one more for each row of a device."""
 
     def __init__(self, batch_size, memory, accumulate=1):
-        chip = chips.Chip(1e12, memory * chips.GIB)
+        chip = chips.Chip(1e12, memory * chips.GIB, 1e12)
         self.devices = chips.Devices("v5e:2x2", 4, chip, None, compiles=True)
         self.recipe = type("Recipe", (), {"batch_size": batch_size, "accumulate": accumulate})
         self.tried = []
@@ -57,7 +57,7 @@ class Pretended:
     def compile(self, batch_size):
         self.tried.append(batch_size)
         peak = (2 + batch_size // (4 * self.recipe.accumulate)) * chips.GIB
-        return plan.Cost(peak <= self.devices.each.memory, peak, math.nan, 0)
+        return compiling.Cost(peak <= self.devices.each.memory, peak, math.nan, 0)
 
 
 @pytest.mark.parametrize(
@@ -66,7 +66,7 @@ class Pretended:
 )
 def test_the_largest_batch_is_found_in_a_few_tries(batch_size, memory, accumulate, largest):
     step = Pretended(batch_size, memory, accumulate)
-    assert plan.largest_batch(step, step.compile(batch_size)) == largest
+    assert steps.largest_batch(step, step.compile(batch_size)) == largest
     assert len(step.tried) <= 4
 
 
@@ -76,10 +76,10 @@ def test_the_search_ends_soon_where_the_compiler_saves_memory_near_the_limit():
             self.tried.append(batch_size)
             rows = batch_size // 4
             gib = 1 + 0.5 * rows if rows <= 24 else 13 + 0.1 * (rows - 24)
-            return plan.Cost(gib <= 14.9, int(gib * chips.GIB), math.nan, 0)
+            return compiling.Cost(gib <= 14.9, int(gib * chips.GIB), math.nan, 0)
 
     step = Saving(16, 16)
-    assert 4 * 43 * 7 / 8 <= plan.largest_batch(step, step.compile(16)) <= 4 * 43
+    assert 4 * 43 * 7 / 8 <= steps.largest_batch(step, step.compile(16)) <= 4 * 43
     assert len(step.tried) <= 6
 
 

@@ -12,7 +12,7 @@ import pytest
 from flax.traverse_util import flatten_dict, unflatten_dict
 from PIL import Image
 
-from ssenet_jax.models import BACKBONES, AffinityNet, CamNet, DeepLab
+from ssenet_jax.models import BACKBONES, AffinityNet, CamNet, DeepLab, SeamNet
 from ssenet_jax.pretrained import (
     from_mxnet,
     from_torch,
@@ -48,7 +48,7 @@ def assert_same(ours, expected):
     jax.tree.map(np.testing.assert_array_equal, ours, expected)
 
 
-@pytest.mark.parametrize("model", [MODEL, AffinityNet(width=1 / 16), DeepLab(width=1 / 16)])
+@pytest.mark.parametrize("model", [MODEL, SeamNet(width=1 / 16), AffinityNet(width=1 / 16), DeepLab(width=1 / 16)])
 def test_torch_names_of_every_network(model):
     arrays, expected = file_for(model, torch_name)
     assert_same(from_torch(arrays, model), expected)
@@ -58,6 +58,10 @@ def test_names_as_the_authors_wrote_them(state_dict):
     names = set(state_dict[0])
     assert {"conv1a.weight", "b2.conv_branch1.weight", "b4_5.bn_branch2b1.running_var", "bn7.bias"} <= names
     assert {"b7.conv_branch2b2.weight", "b6.bn_branch2b2.running_mean", "fc8.weight"} <= names
+    leaves = {torch_name(path): leaf.shape for path, leaf in flatten_dict(shapes_of(SeamNet())).items()}
+    heads = {name: shape[:1:-1] for name, shape in leaves.items() if name.startswith("f")}
+    assert heads.pop("fc8.weight") == (21, 4096)
+    assert heads == {"f8_3.weight": (64, 512), "f8_4.weight": (128, 1024), "f9.weight": (192, 195)}
 
 
 def test_counters_and_the_parallel_prefix_are_left_out(state_dict):
@@ -155,13 +159,13 @@ def imagenet_scores(backbone):
     """Crops (n, 224, 224, 3) -> scores of ImageNet's 1,000 classes by a packaged EfficientNet-Lite."""
     weights = read_weights(backbone)
     variables = from_torch(weights, CamNet(backbone=backbone), allow_missing=("fc8",))
-    backbone = {kind: tree["backbone"] for kind, tree in variables.items()}
+    variables = {kind: tree["backbone"] for kind, tree in variables.items()}
     facts = BACKBONES[backbone]
     network = jax.jit(facts.build(output_stride=32).apply)
 
     def scores(crops):
         images = (np.stack(crops).astype(np.float32) - np.float32(facts.mean)) / np.float32(facts.std)
-        features, _ = network(backbone, images)
+        features, _ = network(variables, images)
         return np.asarray(features).mean((1, 2)) @ weights["_fc.weight"].T + weights["_fc.bias"]
 
     return scores
@@ -179,8 +183,8 @@ def test_packaged_weights_recognise_a_photo(backbone):
     """Matplotlib's portrait of Rear Admiral Hopper: military uniform 652, or gown, mortarboard, suit and tie lead."""
     import matplotlib
 
-    photo = Image.open(Path(matplotlib.get_data_path()) / "sample_data" / "grace_hopper.jpg")
-    best = imagenet_scores(backbone)([center_crop(photo)])[0].argsort()[-3:]
+    with Image.open(Path(matplotlib.get_data_path()) / "sample_data" / "grace_hopper.jpg") as photo:
+        best = imagenet_scores(backbone)([center_crop(photo)])[0].argsort()[-3:]
     assert 652 in best and set(best) <= {400, 652, 667, 834, 906}
 
 

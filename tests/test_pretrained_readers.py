@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from ssenet_jax.pretrained import read_mxnet_params, read_npz, read_torch_checkpoint, read_weights
-from ssenet_jax.pretrained.load import lite0_path
+from ssenet_jax.pretrained.load import packaged_weights
 
 SHARED = Path(os.environ.get("SSENET_DATA", Path(__file__).parents[2] / "shared"))
 ARRAY = np.arange(6, dtype=np.float32).reshape(2, 3)
@@ -217,7 +217,7 @@ def test_npz(tmp_path):
 
 
 def test_the_published_lite0_file():
-    arrays = read_torch_checkpoint(lite0_path())
+    arrays = read_torch_checkpoint(packaged_weights("efficientnet_lite0"))
     assert arrays["_conv_stem.weight"].shape == (32, 3, 3, 3)
     assert arrays["_fc.weight"].shape == (1000, 1280)
     assert arrays["_blocks.15._bn2.num_batches_tracked"].dtype == np.int64

@@ -6,7 +6,9 @@ import pytest
 
 from ssenet_jax import artifacts
 from ssenet_jax.report import page as report
+from ssenet_jax.report.gallery import Shown
 from ssenet_jax.report.pictures import cam_picture, overlay_labels
+from ssenet_jax.stages.doubt import Doubt
 
 NAMES = ("cat & dog", "<script>alert(1)</script>")
 
@@ -102,19 +104,18 @@ def shown(workdir):
         )
 
     return [
-        report.Shown("infer_baseline_cams", "Baseline CAM", cam_of("baseline/cams")),
-        report.Shown("train_classifier", "Classifier", None),
-        report.Shown("infer_cams", "CAM", cam_of("cams")),
-        report.Shown("refine_seeds", "CRF seeds", None),
-        report.Shown("label", "Label", labels_of("pseudo_labels")),
-        report.Shown("segment", "Prediction", labels_of("predictions/test")),
+        Shown("infer_baseline_cams", "Baseline CAM", cam_of("baseline/cams")),
+        Shown("train_classifier", "Classifier", None),
+        Shown("infer_cams", "CAM", cam_of("cams")),
+        Shown("refine_seeds", "CRF seeds", None),
+        Shown("label", "Label", labels_of("pseudo_labels")),
+        Shown("segment", "Prediction", labels_of("predictions/test")),
     ]
 
 
-def write(workdir, sources, ids=("train_0", "train_1", "test_0")):
-    path = report.write(
-        workdir, shown(workdir), title="A <run>", config_text="key: '</pre><i>'", sources=sources, ids=ids
-    )
+def write(workdir, sources, ids=("train_0", "train_1", "test_0"), doubts=None):
+    texts = {"title": "A <run>", "config_text": "key: '</pre><i>'"}
+    path = report.write(workdir, shown(workdir), **texts, sources=sources, ids=ids, doubts=doubts or {})
     return Page(path.read_text(encoding="utf-8"))
 
 
@@ -213,3 +214,21 @@ def test_unknown_example_and_no_source_are_errors(tmp_path, sources):
     with pytest.raises(ValueError, match="at least one source"):
         write(tmp_path, {}, ids=[])
     assert not (tmp_path / "report.html").exists()
+
+
+def test_photos_without_masks_are_shown_by_what_was_found_the_least_certain_first(tmp_path):
+    fill(tmp_path)
+    for metrics in (tmp_path / "metrics").iterdir():
+        metrics.unlink()
+    doubts = {
+        "train_0": Doubt(0.2, 0.1, 0.3, [(0, 0.25)]),
+        "train_1": Doubt(0.625, 0.5, None, [(0, 0.75), (1, 0.0)]),
+    }
+    sources = {"train": FakeSource("train_0", "train_1", masks=False)}
+    page = write(tmp_path, sources, ids=["train_0"], doubts=doubts)
+    text = " ".join(page.text.split())
+    assert f"{NAMES[0]} 2 2 50.0" in text and f"{NAMES[1]} 1 0 –" in text
+    assert "Covered by objects50.0" in text and "CRF and mask differ30.0" in text
+    assert text.index("train_1") < text.index("train_0")
+    assert f"doubt 62.5 %: undecided 50.0, not found: {NAMES[1]}" in text
+    assert not any(tag == "script" for tag, _ in page.tags)

@@ -222,7 +222,9 @@ def test_accumulation_equals_the_full_batch():
     results = []
     for accumulate in (1, 4):
         recipe = small_recipe(accumulate=accumulate)
-        recipe, mesh = recipe._replace(loss_fn=objectives.classifier(Plain())), make_mesh(4)
+        groups = ((".*", 1.0, 5e-4),)
+        recipe = recipe._replace(loss_fn=objectives.classifier(Plain()), groups=groups)
+        mesh = make_mesh(4)
         state = create_state(variables, recipe)
         step = make_step(recipe, state, mesh)
         state = place(state, state_shardings(state, mesh, shard_params=False))

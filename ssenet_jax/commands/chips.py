@@ -14,23 +14,32 @@ GIB = 2**30
 
 
 class Chip(NamedTuple):
-    """FLOP/s in bfloat16, which a TPU's matrix units also take float32 in by default, and bytes of memory."""
+    """What a chip can do.
+
+    Attributes:
+        flops: FLOP/s in bfloat16, which a TPU's matrix units also take float32 in by default.
+        memory: bytes.
+        bandwidth: of that memory, bytes a second.
+        float32: share of `flops` that is left in float32, as JAX multiplies it by default (TF32 on GPUs).
+    """
 
     flops: float
     memory: int
+    bandwidth: float
+    float32: float = 1.0
 
 
 TPUS = {  # https://docs.cloud.google.com/tpu/docs/system-architecture-tpu-vm, the page of each version
-    "v3": Chip(123e12, 32 * GIB),
-    "v4": Chip(275e12, 32 * GIB),
-    "v5e": Chip(197e12, 16 * GIB),
-    "v5p": Chip(459e12, 95 * GIB),
-    "v6e": Chip(918e12, 32 * GIB),
+    "v3": Chip(123e12, 32 * GIB, 900e9),
+    "v4": Chip(275e12, 32 * GIB, 1228e9),
+    "v5e": Chip(197e12, 16 * GIB, 819e9),
+    "v5p": Chip(459e12, 95 * GIB, 2765e9),
+    "v6e": Chip(918e12, 32 * GIB, 1640e9),
 }
 GPUS = {  # the maker's data sheets: the SXM form, dense bfloat16
-    "a100": Chip(312e12, 80 * GIB),
-    "h100": Chip(989e12, 80 * GIB),
-    "h200": Chip(989e12, 141 * GIB),
+    "a100": Chip(312e12, 80 * GIB, 2039e9, 0.5),
+    "h100": Chip(989e12, 80 * GIB, 3350e9, 0.5),
+    "h200": Chip(989e12, 141 * GIB, 4800e9, 0.5),
 }
 
 
@@ -43,6 +52,7 @@ class Devices(NamedTuple):
         each: what one device has; a part of a chip where a chip is several devices.
         mesh: to compile for; a host device where nothing is compiled.
         compiles: whether a compiler is at hand.
+        hosts: processes that the devices belong to.
     """
 
     topology: str
@@ -50,6 +60,7 @@ class Devices(NamedTuple):
     each: Chip
     mesh: Mesh
     compiles: bool
+    hosts: int = 1
 
 
 def devices_of(topology: str, data: int = 0) -> Devices:
@@ -71,7 +82,9 @@ def devices_of(topology: str, data: int = 0) -> Devices:
     mesh = make_mesh(data, _tpu_devices(topology))
     # without a TPU, libtpu takes each core of a v3 or v4 chip for a device, and each has half of the chip
     cores = mesh.size // len({tuple(device.coords) for device in mesh.devices.flat})
-    return Devices(topology, mesh.size, Chip(chip.flops / cores, chip.memory // cores), mesh, compiles=True)
+    each = Chip(chip.flops / cores, chip.memory // cores, chip.bandwidth / cores)
+    hosts = len({device.process_index for device in mesh.devices.flat})
+    return Devices(topology, mesh.size, each, mesh, compiles=True, hosts=hosts)
 
 
 def _look_up(chips: dict[str, Chip], name: str) -> Chip:

@@ -3,11 +3,13 @@
 import argparse
 import difflib
 from pathlib import Path
+from typing import Any
 
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
-from ssenet_jax.artifacts import flatten
+from ssenet_jax.artifacts import flatten, read_json
+from ssenet_jax.config import paper_config
 
 
 def add_config(parser: argparse.ArgumentParser) -> None:
@@ -31,6 +33,33 @@ def load_config(path: str, overrides: list[str]) -> ConfigDict:
     return _parse([f"--config={path}", *overrides])
 
 
+def config_of(workdir: Path) -> ConfigDict:
+    """The config of the last run in a workdir.
+
+    Raises:
+        FileNotFoundError: nothing was run there.
+        ValueError: the config is of another version of this package; a key that only one of them has is named.
+    """
+    path = workdir / "config.json"
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} does not exist; --workdir is to be the workdir of a run")
+    made, config = flatten(read_json(path)), paper_config()
+    for key in sorted(made.keys() ^ flatten(config).keys()):
+        which = "has the key" if key in made else "lacks the key"
+        raise ValueError(f"{path} {which} {key}, unlike this version of ssenet_jax; use the version that ran there")
+    for key, value in made.items():
+        *sections, name = key.split(".")
+        section = config
+        for part in sections:
+            section = section[part]
+        section[name] = _tuples(value)
+    return config
+
+
+def _tuples(value: Any) -> Any:
+    return tuple(map(_tuples, value)) if isinstance(value, list) else value
+
+
 def refuse_words(stray: list[str]) -> None:
     """Raises a ValueError for the first word that a command did not expect."""
     if stray:
@@ -42,9 +71,13 @@ def _parse(arguments: list[str]) -> ConfigDict:
     config_flags.DEFINE_config_file("config", flag_values=values, sys_argv=words)
     try:
         values(words)
-    except (flags.Error, TypeError, ValueError) as error:
-        raise ValueError(f"{' '.join(arguments)}: {error}") from error
-    return values["config"].value
+        config = values["config"].value
+    except Exception as error:  # a config file is code, and may raise anything
+        reason = (str(error).strip() or type(error).__name__).splitlines()[-1]
+        raise ValueError(f"{' '.join(arguments)}: {reason}") from error
+    if not isinstance(config, ConfigDict):
+        raise ValueError(f"{arguments[0]}: its get_config gives a {type(config).__name__}, expected a ConfigDict")
+    return config
 
 
 def _check_keys(config: ConfigDict, overrides: list[str]) -> None:

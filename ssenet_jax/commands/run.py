@@ -6,6 +6,7 @@ from pathlib import Path
 
 from absl import flags
 
+from ssenet_jax import cache
 from ssenet_jax.commands.configs import add_config, load_config
 from ssenet_jax.stages.runner import order, run_stages
 from ssenet_jax.stages.table import TABLE
@@ -42,6 +43,7 @@ def _stages() -> str:
 def run(options: argparse.Namespace, overrides: list[str]) -> int:
     config = load_config(options.config, overrides)
     flags.FLAGS.mark_as_parsed()  # grain reads absl flags
+    cache.keep_compiled()
     hosts.join(options.coordinator, options.process_id, options.num_processes)
     try:
         run_stages(config, options.workdir, tuple(name for name in options.stages.split(",") if name))

@@ -14,6 +14,7 @@ from ssenet_jax.messages import one_line
 from ssenet_jax.training.logs import Progress
 
 MOST_OF_A_KIND = 20
+_PLACE = re.compile(r"\S*(?:[\d/\\'\"]|\.\w)\S*")
 HELP = """\
 Reads every image, mask and list that the config's section data names, and prints a table of what is wrong. The exit
 code is 1 when something is. Keys of the config are set with --config.KEY=VALUE.
@@ -67,9 +68,10 @@ def table(found: Sequence[Fault]) -> str:
     rows = [Fault("split", "image", "what is wrong")]
     counts: Counter[tuple[str, str]] = Counter()
     for fault in found:
-        counts[kind := (fault.split, _kind(fault.problem))] += 1
+        problem = one_line(fault.problem)
+        counts[kind := (fault.split, _kind(problem))] += 1
         if counts[kind] <= MOST_OF_A_KIND:
-            rows.append(Fault(fault.split, fault.id or "(the list)", one_line(fault.problem)))
+            rows.append(Fault(fault.split, fault.id or "(the list)", problem))
     more = [(split, count - MOST_OF_A_KIND, kind) for (split, kind), count in counts.items() if count > MOST_OF_A_KIND]
     rows += [Fault(split, f"({count} more)", one_line(f"the same: {kind}")) for split, count, kind in more]
     split, image = (max(len(row[column]) for row in rows) for column in (0, 1))
@@ -78,4 +80,4 @@ def table(found: Sequence[Fault]) -> str:
 
 def _kind(problem: str) -> str:
     """What is wrong without where: the words in which no name, path or number is."""
-    return " ".join(word for word in problem.split() if not re.search(r"[\d/\\'\"]|\.\w", word))
+    return " ".join(_PLACE.sub("", problem).split())

@@ -49,6 +49,15 @@ def dense_crf(
         ImportError: pydensecrf is not installed.
 
     Source: METHOD "CAM inference"; Kraehenbuehl and Koltun 2011.
+
+    Examples:
+        >>> import numpy as np
+        >>> image = np.zeros((6, 8, 3), np.uint8)
+        >>> image[:, 4:] = 255
+        >>> scores = np.full((6, 8, 2), 0.5, np.float32)
+        >>> scores[:, :4, 0], scores[:, 4:, 1] = 0.8, 0.8
+        >>> dense_crf(image, scores).argmax(-1)[0]
+        array([0, 0, 0, 0, 1, 1, 1, 1])
     """
     backend = pick_backend(backend)
     if image.shape[:2] != scores.shape[:2]:

@@ -54,10 +54,10 @@ def build(features: Float[Array, "n p d"], valid: Bool[Array, "n p"], span: tupl
     Raises:
         ValueError: the span is so wide that keys do not fit in 64 bits.
     """
-    packing = _packing(features.shape[1], span)
+    packing = pack(features.shape[1], span)
     with jax.enable_x64(True):
-        entries, weight, count = _entries(features, valid, packing=packing)
-        return _link(entries, weight, packing=packing, vertices=_round_up(int(jnp.max(count))))
+        entries, weight, count = sorted_entries(features, valid, packing=packing)
+        return link(entries, weight, packing=packing, vertices=round_up(int(jax.device_get(jnp.max(count)))))
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
@@ -118,9 +118,11 @@ def is_valid(lattice: Lattice) -> Array:
 
 def over_batch(function: Callable, *arrays):
     """One image after the other on a CPU, whose caches hold one; all together elsewhere."""
-    if jax.default_backend() == "cpu":
+
+    def one_by_one(*arrays):
         return jax.lax.map(lambda row: function(*row), arrays)
-    return jax.vmap(function)(*arrays)
+
+    return jax.lax.platform_dependent(*arrays, cpu=one_by_one, default=jax.vmap(function))
 
 
 def _elevation(d: int) -> np.ndarray:
@@ -132,7 +134,7 @@ def _elevation(d: int) -> np.ndarray:
     return matrix
 
 
-def _packing(points: int, span: tuple[float, ...]) -> Packing:
+def pack(points: int, span: tuple[float, ...]) -> Packing:
     d = len(span)
     reach = _elevation(d)[:d] / (d + 1) * np.array([span])
     # 2 cells of margin: one for the rounding to a simplex, one for its neighbours
@@ -150,14 +152,14 @@ def _packing(points: int, span: tuple[float, ...]) -> Packing:
     return Packing(tuple(lowest.tolist()), tuple(strides[:-1]), entry_bits)
 
 
-def _round_up(count: int) -> int:
+def round_up(count: int) -> int:
     """To the next 2^i or 3 * 2^i, at most a half more, so that few shapes are compiled."""
     power = 1 << max(count - 1, 1).bit_length()
     return power * 3 // 4 if power * 3 // 4 >= count else power
 
 
 @functools.partial(jax.jit, static_argnames="packing")
-def _entries(features, valid, *, packing):
+def sorted_entries(features, valid, *, packing):
     """Each image's sorted entries (key, then number of the point's corner), weights and number of vertices."""
 
     def one(features, valid):
@@ -201,7 +203,7 @@ def _simplex(features: Array) -> tuple[Array, Array]:
 
 
 @functools.partial(jax.jit, static_argnames=("packing", "vertices"))
-def _link(entries, weight, *, packing, vertices):
+def link(entries, weight, *, packing, vertices):
     def one(entries, weight):
         valid, number = entries != EMPTY, (entries & ((1 << packing.entry_bits) - 1)).astype(jnp.int32)
         owner = jnp.cumsum(_starts_vertex(entries, packing), dtype=jnp.int32) - 1

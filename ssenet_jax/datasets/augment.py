@@ -50,6 +50,15 @@ def normalize(image: Rgb, mean: tuple[float, float, float], std: tuple[float, fl
     return result.reshape(image.shape)
 
 
+def centre_crop(image: Rgb, crop: int, mean: tuple[float, float, float], std: tuple[float, float, float]) -> Normalised:
+    """The middle square of an image, normalised, its shorter side brought to `crop` pixels."""
+    height, width = image.shape[:2]
+    scale = crop / min(height, width)
+    size = max(crop, round(height * scale)), max(crop, round(width * scale))
+    top, left = ((side - crop) // 2 for side in size)
+    return normalize(resize_image(image, size)[top : top + crop, left : left + crop], mean, std)
+
+
 def long_edge_size(height: int, width: int, long_edge: int) -> tuple[int, int]:
     """The size of the same aspect ratio whose longer side is `long_edge`; no side is below 1 pixel."""
     scale = long_edge / max(height, width)
@@ -84,6 +93,19 @@ def _random_offset(rng: np.random.Generator, length: int, crop: int) -> tuple[in
 def cut(array: np.ndarray, window: Window) -> np.ndarray:
     """The part of (h,w,...) that the window takes; no padding."""
     return array[window.top : window.top + window.height, window.left : window.left + window.width]
+
+
+def resize_part(image: Rgb, size: tuple[int, int], window: Window) -> Rgb:
+    """What `cut` takes of the resized image, at most a level apart; only that part of it is computed."""
+    (height, width), (new_height, new_width) = image.shape[:2], size
+    if (height, width) == tuple(size):
+        return cut(image, window)
+    left, right = (min(edge * width / new_width, width) for edge in (window.left, window.left + window.width))
+    top, bottom = (min(edge * height / new_height, height) for edge in (window.top, window.top + window.height))
+    picture = Image.fromarray(image)
+    return np.asarray(
+        picture.resize((window.width, window.height), Image.Resampling.BICUBIC, box=(left, top, right, bottom))
+    )
 
 
 def pad(part: np.ndarray, window: Window, fill: float) -> np.ndarray:
@@ -137,11 +159,11 @@ def classifier_transform(
 
     def transform(record: dict, rng: np.random.Generator) -> dict:
         image = record["image"]
-        image = resize_image(image, long_edge_size(*image.shape[:2], int(rng.integers(low, high + 1))))
-        image = jitter(image, rng)
-        image = flip_lr(image) if flip and rng.random() < 0.5 else image
-        window = random_window(rng, *image.shape[:2], crop)
-        values = normalize(cut(image, window), mean, std)
+        size = long_edge_size(*image.shape[:2], int(rng.integers(low, high + 1)))
+        window = random_window(rng, *size, crop)
+        part = jitter(resize_part(image, size, window), rng, whole=image)
+        part = flip_lr(part) if flip and rng.random() < 0.5 else part
+        values = normalize(part, mean, std)
         if brightness_shift:
             values += np.float32(rng.uniform(-brightness_shift, brightness_shift))
         return {"id": record["id"], "image": pad(values, window, 0), "labels": record["labels"]}
@@ -186,15 +208,15 @@ def affinity_transform(
     def transform(record: dict, rng: np.random.Generator) -> dict:
         maps = record["image"], record["low"], record["high"]
         _check_sizes(record["id"], *maps)
-        image = jitter(maps[0], rng)
-        low, high = maps[1:]
+        window = random_window(rng, *maps[0].shape[:2], crop)
+        image, low, high = (cut(array, window) for array in maps)
+        image = jitter(image, rng, whole=maps[0])
         if flip and rng.random() < 0.5:
             image, low, high = flip_lr(image), flip_lr(low), flip_lr(high)
-        window = random_window(rng, *image.shape[:2], crop)
-        low, high = (_mean_pool(pad(cut(scores, window), window, 0), stride) for scores in (low, high))
+        low, high = (_mean_pool(pad(scores, window, 0), stride) for scores in (low, high))
         return {
             "id": record["id"],
-            "image": pad(normalize(cut(image, window), mean, std), window, 0),
+            "image": pad(normalize(image, mean, std), window, 0),
             "seeds": seed_labels(low, high, record["classes"]),
         }
 
@@ -258,12 +280,15 @@ def segmenter_transform(
         _check_sizes(record["id"], image, mask)
         factor = rng.uniform(low, high)
         size = tuple(max(1, round(length * factor)) for length in mask.shape)
-        image, mask = resize_image(image, size), resize_mask(mask, size)
+        window = random_window(rng, *size, crop)
+        image, mask = resize_part(image, size, window), cut(resize_mask(mask, size), window)
         if flip and rng.random() < 0.5:
             image, mask = flip_lr(image), flip_lr(mask)
-        window = random_window(rng, *size, crop)
-        values = normalize(cut(image, window), mean, std)
-        return {"id": record["id"], "image": pad(values, window, 0), "mask": pad(cut(mask, window), window, IGNORE)}
+        return {
+            "id": record["id"],
+            "image": pad(normalize(image, mean, std), window, 0),
+            "mask": pad(mask, window, IGNORE),
+        }
 
     return transform
 

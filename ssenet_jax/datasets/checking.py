@@ -9,6 +9,7 @@ from ssenet_jax.datasets.records import Record, Source
 from ssenet_jax.messages import one_line
 
 _AT_ONCE = 4096
+_MOST_WARNINGS = 20
 
 
 def problems(source: Source) -> Iterator[tuple[str, str | None]]:
@@ -34,20 +35,23 @@ def problems(source: Source) -> Iterator[tuple[str, str | None]]:
 
 
 def drop_broken(source: Source) -> Source:
-    """The records of a source that can be read, in their order; a warning names each of the others.
+    """The records of a source that can be read, in their order; warnings name the first 20 others and count the rest.
 
     Raises:
         ValueError: no record can be read.
     """
-    keep, first = [], ""
+    keep, wrong = [], []
     for index, (_, problem) in enumerate(problems(source)):
         if problem is None:
             keep.append(index)
         else:
-            first = first or problem
-            logging.warning("left out: %s", one_line(problem))
+            wrong.append(problem)
+    for problem in wrong[:_MOST_WARNINGS]:
+        logging.warning("left out: %s", one_line(problem))
+    if len(wrong) > _MOST_WARNINGS:
+        logging.warning("left out: %d more; `ssenet verify-data` tells why", len(wrong) - _MOST_WARNINGS)
     if not keep:
-        raise ValueError(f"none of the {len(source)} records can be read; the first: {first}")
+        raise ValueError(f"none of the {len(source)} records can be read; the first: {wrong[0]}")
     return source if len(keep) == len(source) else _Subset(source, keep)
 
 

@@ -3,8 +3,9 @@
 from ssenet_jax.models.backbone import Backbone
 from ssenet_jax.models.heads import AFFINITY_STRIDE, AffinityNet, CamNet, DeepLab
 from ssenet_jax.models.network import BACKBONES, backbone_row, default_frozen, output_size
+from ssenet_jax.models.seamnet import SeamNet
 
-NETWORKS = {"cam": CamNet, "affinity": AffinityNet, "segmenter": DeepLab}
+NETWORKS = {"cam": CamNet, "seam": SeamNet, "affinity": AffinityNet, "segmenter": DeepLab}
 
 __all__ = [
     "AFFINITY_STRIDE",
@@ -14,6 +15,7 @@ __all__ = [
     "Backbone",
     "CamNet",
     "DeepLab",
+    "SeamNet",
     "backbone_row",
     "default_frozen",
     "output_size",

@@ -15,7 +15,16 @@ AFFINITY_STRIDE = 8
 
 
 class CamNet(Network):
-    """The classifier whose output is the raw class activation map (n, h', w', c); its mean over cells is the score."""
+    """The classifier whose output is the raw class activation map (n, h', w', c); its mean over cells is the score.
+
+    Examples:
+        >>> import jax, jax.numpy as jnp
+        >>> model, images = CamNet(num_classes=3, width=1 / 16), jnp.zeros((1, 64, 48, 3))
+        >>> variables = jax.eval_shape(model.init, jax.random.key(0), images)  # shapes alone; model.init gives values
+        >>> cam, taps = jax.eval_shape(model.apply, variables, images)
+        >>> cam.shape, taps["conv6"].shape
+        ((1, 8, 6, 3), (1, 8, 6, 256))
+    """
 
     num_classes: int = 20
 
@@ -48,6 +57,13 @@ class AffinityNet(Network):
     Args:
         stride: pixels that a cell of the features spans, whatever the backbone's strides are; it divides them. Half the
             default draws finer borders where images are small, at four times the cells.
+
+    Examples:
+        >>> import jax, jax.numpy as jnp
+        >>> model, images = AffinityNet(width=1 / 16), jnp.zeros((1, 64, 48, 3))
+        >>> variables = jax.eval_shape(model.init, jax.random.key(0), images)
+        >>> jax.eval_shape(model.apply, variables, images)[0].shape
+        (1, 8, 6, 28)
     """
 
     stride: int = AFFINITY_STRIDE
@@ -87,6 +103,14 @@ class DeepLab(Network):
     """Logits (n, h', w', k) at the backbone's output stride; the caller brings them to the image's size.
 
     The head's two norms are new, without stored statistics worth freezing: they use the batch's whatever `norm` says.
+
+    Examples:
+        >>> import jax, jax.numpy as jnp
+        >>> model = DeepLab(num_classes=4, backbone="efficientnet_lite0", width=1 / 16)
+        >>> images = jnp.zeros((1, 64, 48, 3))
+        >>> variables = jax.eval_shape(model.init, jax.random.key(0), images)
+        >>> jax.eval_shape(model.apply, variables, images)[0].shape
+        (1, 4, 3, 4)
     """
 
     num_classes: int = 21

@@ -131,7 +131,8 @@ class Conv(nn.Module):
             x = self._spatial(x, kernel, sizes)
         if self.use_bias:
             bias = self.param("bias", nn.initializers.zeros, (self.features,), jnp.float32)
-            x = x + bias.astype(self.dtype)[None, None, None, :]
+            # in float32, because the bias's gradient is a sum over all cells in this type
+            x = (x.astype(jnp.float32) + bias[None, None, None, :]).astype(self.dtype)
         return x
 
     def _spatial(self, x, kernel, sizes):

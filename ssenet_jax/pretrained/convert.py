@@ -58,9 +58,11 @@ def import_weights(
 
 
 def _classes(arrays: Mapping[str, np.ndarray], network: str) -> dict[str, int]:
-    """How many classes the file's classifier has, if it has one."""
+    """How many classes the file's classifier has, if it has one; SEAM's has a map for the background beside them."""
     heads = [array for name, array in arrays.items() if name in ("fc8.weight", "module.fc8.weight")]
-    return {"num_classes": heads[0].shape[0]} if heads and heads[0].ndim == 4 and network != "affinity" else {}
+    if not heads or heads[0].ndim != 4 or network == "affinity":
+        return {}
+    return {"num_classes": heads[0].shape[0] - (network == "seam")}
 
 
 def _check_modules(names: Iterable[str], shapes: Mapping) -> None:

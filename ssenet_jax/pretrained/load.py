@@ -42,13 +42,27 @@ def from_torch(state_dict: Mapping[str, np.ndarray], model: nn.Module, *, allow_
 
     Raises:
         ValueError: lists every name that is missing, unexpected, wrongly shaped, not of floats or not finite.
+
+    Examples:
+        >>> from ssenet_jax.models import CamNet
+        >>> model = CamNet(num_classes=3, backbone="efficientnet_lite0")
+        >>> weights = {**read_weights("efficientnet_lite0"), "fc8.weight": np.zeros((3, 1280, 1, 1))}
+        >>> variables = from_torch(weights, model)
+        >>> variables["params"]["backbone"]["conv_stem"]["kernel"].shape
+        (3, 3, 3, 32)
     """
     filled = _fill(state_dict, model, shapes_of(model), torch_names(model.backbone), allow_missing)
     return initialise_missing(model, filled)
 
 
 def from_mxnet(params: Mapping[str, np.ndarray], model: nn.Module, *, allow_missing: Iterable[str] = ()) -> dict:
-    """The same from the names of the published MXNet file of ResNet-38; `allow_missing` must name the heads."""
+    """The same from the names of the published MXNet file of ResNet-38; `allow_missing` must name the heads.
+
+    Examples:
+        >>> from ssenet_jax.models import CamNet
+        >>> params = read_mxnet_params("ilsvrc-cls_rna-a1_cls1000_ep-0001.params")  # doctest: +SKIP
+        >>> variables = from_mxnet(params, CamNet(), allow_missing=("fc8",))  # doctest: +SKIP
+    """
     filled = _fill(params, model, shapes_of(model), mxnet_names(model.backbone), allow_missing)
     return initialise_missing(model, filled)
 

@@ -48,6 +48,14 @@ def read_mxnet_params(path: str | Path) -> dict[str, np.ndarray]:
 
     Raises:
         ValueError: the file is cut short, holds sparse arrays, or its counts and sizes do not agree with its length.
+
+    Examples:
+        >>> import struct, tempfile
+        >>> with tempfile.NamedTemporaryFile() as file:
+        ...     _ = file.write(struct.pack("<QQQQ", 0x112, 0, 0, 0))  # no array, no name
+        ...     file.flush()
+        ...     print(read_mxnet_params(file.name))
+        {}
     """
     reader = _Reader(Path(path).read_bytes())
     try:

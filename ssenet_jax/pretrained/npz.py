@@ -15,6 +15,14 @@ def read_npz(path: str | Path) -> dict[str, np.ndarray]:
     Raises:
         ValueError: the file is damaged, holds a name twice, or an entry is no array of numbers or not as long as its
             header says.
+
+    Examples:
+        >>> import tempfile
+        >>> import numpy as np
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     np.savez(f"{folder}/weights.npz", a=np.ones((2, 3)))
+        ...     print({name: array.shape for name, array in read_npz(f"{folder}/weights.npz").items()})
+        {'a': (2, 3)}
     """
     weights = arrays.read_npz(path)
     try:

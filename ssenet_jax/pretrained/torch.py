@@ -35,6 +35,11 @@ def read_torch_checkpoint(path: str | Path) -> dict[str, np.ndarray]:
     Raises:
         ValueError: the file is damaged, asks for more than it holds, or its pickle names anything but tensors, ordered
             dicts and numbers.
+
+    Examples:
+        >>> from ssenet_jax.pretrained.load import packaged_weights
+        >>> read_torch_checkpoint(packaged_weights("efficientnet_lite0"))["_conv_stem.weight"].shape
+        (32, 3, 3, 3)
     """
     data = Path(path).read_bytes()
     try:

@@ -1,38 +1,17 @@
 """report.html: what a run reached and how it looks, as one file that needs nothing else to be shown."""
 
-import base64
-import io
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jinja2
-import numpy as np
-from PIL import Image
 
 from ssenet_jax import artifacts
 from ssenet_jax.report.charts import Chart, line_chart
-from ssenet_jax.report.pictures import overlay_labels, palette, to_long_edge
-
-THUMBNAIL = 256  # long edge of a gallery picture, in pixels
-GIVEN = ("Image", "Ground truth")  # the columns of the gallery that come from the data
-
-
-class Shown(NamedTuple):
-    """How a stage is shown.
-
-    Attributes:
-        name: in metrics and logs.
-        title: as people read it.
-        picture: from an image, its id, its split and the stage's alpha to a picture, or None where there is none;
-            None for a stage without pictures.
-    """
-
-    name: str
-    title: str
-    picture: Callable[[np.ndarray, str, str, float | None], np.ndarray | None] | None
+from ssenet_jax.report.gallery import Shown, gallery
+from ssenet_jax.report.pictures import palette
 
 
 def write(
@@ -43,6 +22,7 @@ def write(
     config_text: str,
     sources: Mapping[str, Any],
     ids: Sequence[str],
+    doubts: Mapping[str, Any],
 ) -> Path:
     """Writes `workdir/report.html` from what the stages left under `workdir`; what is not there is left out.
 
@@ -55,6 +35,7 @@ def write(
         config_text: shown as it is.
         sources: split -> data set, in the order in which the page shows them; the first one names the classes.
         ids: the examples of the gallery, each from the first source that has it.
+        doubts: id -> `doubt.Doubt` of the masks of the training photos; empty before there are masks.
     Returns:
         The path of the page.
     Raises:
@@ -63,7 +44,31 @@ def write(
     if not sources:
         raise ValueError("a report needs at least one source: got an empty `sources`")
     class_names = tuple(next(iter(sources.values())).class_names)
-    metrics = _read_metrics(workdir / "metrics", tuple(sources), stages)
+    found = _read_metrics(workdir / "metrics", tuple(sources), stages)
+    metrics, measures = ([entry for entry in found if ("miou" in entry) == scored] for scored in (True, False))
+    html = template("report.html.j2").render(
+        title=title,
+        config_text=config_text,
+        headline=_headline(metrics),
+        splits=_by_split(metrics),
+        metrics=metrics,
+        class_rows=_class_rows(metrics, ("background", *class_names)),
+        sweeps=_sweep_charts(metrics),
+        measures=measures,
+        validation=_validation_chart(workdir / "logs", stages),
+        losses=_loss_charts(workdir / "logs", stages),
+        colors=_colors(class_names),
+        masks=_masks(class_names, doubts),
+        doubtful=gallery(stages, sources, most_doubtful(doubts)[: len(ids)], metrics, doubts),
+        gallery=gallery(stages, sources, ids, metrics, doubts),
+    )
+    path = workdir / "report.html"
+    artifacts.write_text(path, html)
+    return path
+
+
+def template(name: str) -> jinja2.Template:
+    """A page template of this folder."""
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("ssenet_jax.report", "."),
         autoescape=True,
@@ -72,21 +77,7 @@ def write(
         lstrip_blocks=True,
     )
     environment.filters.update(percent=_percent, points=_points, over=_over)
-    html = environment.get_template("report.html.j2").render(
-        title=title,
-        config_text=config_text,
-        headline=_headline(metrics),
-        splits=_by_split(metrics),
-        metrics=metrics,
-        class_rows=_class_rows(metrics, ("background", *class_names)),
-        sweeps=_sweep_charts(metrics),
-        losses=_loss_charts(workdir / "logs", stages),
-        colors=_colors(class_names),
-        gallery=_gallery(stages, sources, ids, metrics),
-    )
-    path = workdir / "report.html"
-    artifacts.write_text(path, html)
-    return path
+    return environment.get_template(name)
 
 
 def _colors(class_names: Sequence[str]) -> dict[str, str]:
@@ -127,9 +118,11 @@ def _read_metrics(folder: Path, splits: Sequence[str], stages: Sequence[Shown]) 
     metrics = sorted(metrics, key=order)
     first: dict[str, dict[str, Any]] = {}
     for entry in metrics:
-        start = first.setdefault(entry["split"], entry)
         entry["place"] = places.get(entry["stage"], len(places))
         entry["title"] = titles.get(entry["stage"], entry["stage"])
+        if "miou" not in entry:
+            continue
+        start = first.setdefault(entry["split"], entry)
         compared = start is not entry and None not in (entry["miou"], start["miou"])
         entry["gain"] = entry["miou"] - start["miou"] if compared else None
         entry["over"] = start["title"]
@@ -176,11 +169,24 @@ def _loss_charts(folder: Path, stages: Sequence[Shown]) -> list[Chart]:
         path = folder / f"{name}.jsonl"
         entries = _read_log(path) if path.exists() else []
         names = dict.fromkeys(name for entry in entries for name in entry if name == "loss" or name.startswith("loss_"))
-        series = {
-            loss: ([e["step"] for e in entries if loss in e], [e[loss] for e in entries if loss in e]) for loss in names
-        }
+        series = {name: _over_steps(entries, name) for name in names}
         charts.append(line_chart(series, title=title, x_label="step", y_label="loss", log_y=True))
     return [chart for chart in charts if chart]
+
+
+def _validation_chart(folder: Path, stages: Sequence[Shown]) -> list[Chart]:
+    """The mean average precision of each classifier on held-out images over its steps."""
+    logs = {title: folder / f"{name}.jsonl" for name, title, _ in stages}
+    series = {
+        title: _over_steps(_read_log(path), "val_mean_ap", 100) for title, path in logs.items() if path.exists()
+    }
+    chart = line_chart(series, title="Classification", x_label="step", y_label="mean average precision, %")
+    return [chart] if chart else []
+
+
+def _over_steps(entries: Sequence[Mapping[str, Any]], name: str, factor: float = 1) -> tuple[list[int], list[float]]:
+    have = [entry for entry in entries if name in entry]
+    return [entry["step"] for entry in have], [factor * entry[name] for entry in have]
 
 
 def _read_log(path: Path) -> list[dict[str, Any]]:
@@ -191,56 +197,39 @@ def _read_log(path: Path) -> list[dict[str, Any]]:
             entry = json.loads(line)
         except json.JSONDecodeError:
             continue  # a run that was killed leaves a part of a line
-        entries[entry["step"]] = entry
+        entries.setdefault(entry["step"], {}).update(entry)
     return [entries[step] for step in sorted(entries)]
 
 
-def _gallery(
-    stages: Sequence[Shown], sources: Mapping[str, Any], ids: Sequence[str], metrics: Sequence[dict[str, Any]]
-) -> list[dict[str, Any]]:
-    """One group a split: the columns that any of its examples fills, and the examples."""
-    places = {split: {name: i for i, name in enumerate(source.ids)} for split, source in sources.items()}
-    groups: dict[str, list[dict[str, Any]]] = {split: [] for split in sources}
-    for example_id in ids:
-        split = next((split for split, place in places.items() if example_id in place), None)
-        if split is None:
-            raise ValueError(f"no example {example_id!r} in {', '.join(sources)}: take the ids from a source's .ids")
-        source = sources[split]
-        record = source[places[split][example_id]]
-        alphas = {m["stage"]: m["alpha"] for m in metrics if m["split"] == split}
-        present = [name for name, label in zip(source.class_names, record["labels"], strict=True) if label > 0]
-        groups[split].append(
-            {"id": example_id, "classes": present, "pictures": _pictures(stages, split, record, alphas)}
-        )
-    titles = (*GIVEN, *(stage.title for stage in stages))
-    return [
-        {"split": split, "examples": group, "columns": [title for title in titles if _shows(group, title)]}
-        for split, group in groups.items()
-        if group
-    ]
+def most_doubtful(doubts: Mapping[str, Any]) -> list[str]:
+    """The ids, the least certain mask first."""
+    return sorted(doubts, key=lambda image_id: (-doubts[image_id].doubt, image_id))
 
 
-def _shows(examples: Sequence[dict[str, Any]], title: str) -> bool:
-    return any(title in example["pictures"] for example in examples)
+def _masks(class_names: Sequence[str], doubts: Mapping[str, Any]) -> dict[str, Any] | None:
+    """What the masks of all photos hold, class by class; no mask to compare with is needed for it."""
+    if not doubts:
+        return None
+    shares: dict[int, list[float]] = {}
+    for doubt in doubts.values():
+        for index, share in doubt.coverage:
+            shares.setdefault(index, []).append(share)
+    rows = [_mask_row(class_names[index], shares[index]) for index in sorted(shares)]
+    covered = [sum(share for _, share in doubt.coverage) for doubt in doubts.values()]
+    parted = [doubt.disagreement for doubt in doubts.values() if doubt.disagreement is not None]
+    return {
+        "count": len(doubts),
+        "rows": rows,
+        "coverage": _mean(covered),
+        "undecided": _mean([doubt.undecided for doubt in doubts.values()]),
+        "disagreement": _mean(parted),
+    }
 
 
-def _pictures(
-    stages: Sequence[Shown], split: str, record: Mapping[str, Any], alphas: Mapping[str, float | None]
-) -> dict[str, str]:
-    """Title -> data URI of each picture that the run has of one example."""
-    image = to_long_edge(record["image"], THUMBNAIL)
-    pictures = {GIVEN[0]: image}
-    if "mask" in record:
-        pictures[GIVEN[1]] = overlay_labels(image, record["mask"])
-    for name, title, picture_of in stages:
-        picture = None if picture_of is None else picture_of(image, record["id"], split, alphas.get(name))
-        if picture is not None:
-            pictures[title] = picture
-    return {title: _jpeg(picture) for title, picture in pictures.items()}
+def _mask_row(name: str, shares: Sequence[float]) -> dict[str, Any]:
+    found = [share for share in shares if share > 0]
+    return {"name": name, "labelled": len(shares), "found": len(found), "coverage": _mean(found)}
 
 
-def _jpeg(picture: np.ndarray) -> str:
-    """A picture as a data URI."""
-    file = io.BytesIO()
-    Image.fromarray(picture).save(file, "JPEG", quality=85, optimize=True)
-    return "data:image/jpeg;base64," + base64.b64encode(file.getvalue()).decode()
+def _mean(values: Sequence[float]) -> float | None:
+    return sum(values) / len(values) if values else None

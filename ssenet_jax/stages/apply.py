@@ -1,8 +1,9 @@
 """The stages that apply a trained network to every image."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 from ml_collections import ConfigDict
@@ -20,12 +21,12 @@ def infer_cams(context: Context, job: Job) -> None:
     """Multi-scale CAMs of every image whose labels are known."""
     config, (training,) = context.config, job.reads
     variables = load_variables(training.folder, training.stage)
-    model = context.network("classifier")
-    cams = inference.cam_function(model, scales=config.cam.scales, flip=config.cam.flip)
+    model = context.network(training.stage.removeprefix("train_"))
+    cams = inference.cam_function(model, scales=config.cam.scales, flip=config.cam.flip, dtype=jnp.float16)
 
     def prepare(records, canvas, rows):
-        views = batching.views([r["image"] for r in records], canvas, config.cam.scales, config.model.backbone, rows)
-        return views, *batching.class_slots([r["labels"] for r in records], rows)
+        photos = batching.padded_images([r["image"] for r in records], canvas, rows)
+        return photos, *batching.class_slots([r["labels"] for r in records], rows)
 
     def finish(record, cam):
         height, width = record["image"].shape[:2]
@@ -43,8 +44,8 @@ def propagate(context: Context, job: Job) -> None:
     walk = inference.walk_function(context.network("affinity"), radius=config.affinity.radius, **config.random_walk)
 
     def prepare(records, canvas, rows):
-        views = batching.views([r["image"] for r in records], canvas, (1.0,), config.model.backbone, rows)
-        return views, batching.padded_cams([r["cam"].maps for r in records], canvas, rows)
+        photos = batching.padded_images([r["image"] for r in records], canvas, rows)
+        return photos, batching.padded_cams([r["cam"].maps for r in records], canvas, rows)
 
     def finish(record, scores):
         classes = record["cam"].classes
@@ -55,7 +56,7 @@ def propagate(context: Context, job: Job) -> None:
     def extend(record):
         return {**record, "cam": read_cam(cams.file(record["id"], record["split"]))}
 
-    run_network(config, map(extend, records(context, job)), prepare, walk, variables, finish)
+    run_network(config, records(context, job, extend), prepare, walk, variables, finish)
 
 
 def segment(context: Context, job: Job) -> None:
@@ -85,9 +86,7 @@ def segment_records(
     labels = inference.label_function(probabilities, crf_options(config) if settings.crf else None)
 
     def prepare(records, canvas, rows):
-        images = [r["image"] for r in records]
-        views = batching.views(images, canvas, settings.scales, config.model.backbone, rows)
-        return views, batching.padded_images(images, canvas, rows)[0]
+        return (batching.padded_images([r["image"] for r in records], canvas, rows),)
 
     def finish_at_size(record, labels):
         height, width = record["image"].shape[:2]
@@ -102,15 +101,30 @@ def crf_options(config: ConfigDict) -> dict[str, Any]:
     return {name: config.crf[name] for name in names}
 
 
-def records(context: Context, job: Job) -> Iterator[dict]:
-    """The records still to do, each with its "split", with a progress line a split."""
+def records(context: Context, job: Job, extend: Callable[[dict], dict] = lambda record: record) -> Iterator[dict]:
+    """The records still to do, read ahead in threads, with a progress line a split.
+
+    Args:
+        context, job: of the stage.
+        extend: what a record gets from earlier stages; called in those threads with its "split" known.
+    """
     for split, todo in job.todo.items():
         source = context.sources[split]
-        with Progress(f"{job.title}, {split}", len(todo)) as progress:
-            for index in todo:
-                hosts.leave_if_told(job.title, context.workdir)
-                yield {**source[index], "split": split}
-                progress.advance(1)
+
+        def read(index, split=split, source=source):
+            return extend({**source[index], "split": split})
+
+        for record in counted(f"{job.title}, {split}", batching.read_ahead(read, todo), len(todo)):
+            hosts.leave_if_told(job.title, context.workdir)
+            yield record
+
+
+def counted(title: str, items: Iterable[Any], total: int) -> Iterator[Any]:
+    """The items, with a progress line."""
+    with Progress(title, total) as progress:
+        for item in items:
+            yield item
+            progress.advance(1)
 
 
 def run_network(

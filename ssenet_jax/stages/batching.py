@@ -4,6 +4,7 @@ A padded image gives inside its valid area what the image alone would give (``si
 serves every image of a bucket.
 """
 
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import NamedTuple
@@ -11,19 +12,17 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from ssenet_jax.datasets.augment import normalize, resize_image
-from ssenet_jax.models import BACKBONES
 from ssenet_jax.training.sharding import make_mesh, over_batch, replicated
 
 SLOTS = 4  # classes an image is computed for at once come in multiples of this, each with a compilation of its own
+WORKERS = 4  # threads that read, and threads that write: enough for a fast device, and idle threads cost nothing
 
 
-class Views(NamedTuple):
-    """A batch of images of one bucket at several scales, zero-padded at the bottom and the right."""
+class Photos(NamedTuple):
+    """A batch of images of one bucket, zero-padded at the bottom and the right; all else is the device's work."""
 
-    images: tuple[np.ndarray, ...]  # per scale (n, h, w, 3), normalised
-    sizes: tuple[np.ndarray, ...]  # per scale (n, 2), the valid heights and widths
-    original: np.ndarray  # (n, 2)
+    images: np.ndarray  # (n, h, w, 3) uint8
+    sizes: np.ndarray  # (n, 2) int32, the valid heights and widths
 
 
 def bucket_of(height: int, width: int, multiple: int) -> tuple[int, int]:
@@ -43,23 +42,13 @@ def by_bucket(records: Iterable[dict], batch_size: int, multiple: int) -> Iterat
     yield from waiting.items()
 
 
-def views(
-    images: Sequence[np.ndarray], canvas: tuple[int, int], scales: Sequence[float], backbone: str, rows: int
-) -> Views:
-    """Resizes (bicubic), normalises and pads a batch; its last image fills the rows that are left over."""
-    mean, std = BACKBONES[backbone].mean, BACKBONES[backbone].std
-    images = [*images, *[images[-1]] * (rows - len(images))]
-    padded, sizes = [], []
-    for scale in scales:
-        batch = np.zeros((rows, *(int(np.ceil(side * scale)) for side in canvas), 3), np.float32)
-        size = np.zeros((rows, 2), np.int32)
-        for row, image in enumerate(images):
-            height, width = (max(1, round(side * scale)) for side in image.shape[:2])
-            batch[row, :height, :width] = normalize(resize_image(image, (height, width)), mean, std)
-            size[row] = height, width
-        padded.append(batch)
-        sizes.append(size)
-    return Views(tuple(padded), tuple(sizes), np.array([image.shape[:2] for image in images], np.int32))
+def padded_images(images: Sequence[np.ndarray], canvas: tuple[int, int], rows: int) -> Photos:
+    """Pads a batch of images (h, w, 3); its last image fills the rows that are left over."""
+    batch = Photos(np.zeros((rows, *canvas, 3), np.uint8), np.zeros((rows, 2), np.int32))
+    for row, image in enumerate([*images, *[images[-1]] * (rows - len(images))]):
+        batch.images[row, : image.shape[0], : image.shape[1]] = image
+        batch.sizes[row] = image.shape[:2]
+    return batch
 
 
 def class_slots(labels: Sequence[np.ndarray], rows: int) -> tuple[np.ndarray, np.ndarray]:
@@ -73,19 +62,10 @@ def class_slots(labels: Sequence[np.ndarray], rows: int) -> tuple[np.ndarray, np
     return classes, mask
 
 
-def padded_images(images: Sequence[np.ndarray], canvas: tuple[int, int], rows: int) -> tuple[np.ndarray, np.ndarray]:
-    """Images (h, w, 3) of different sizes in one zero-padded array (n, h, w, 3), and their sizes (n, 2)."""
-    batch, sizes = np.zeros((rows, *canvas, 3), np.uint8), np.tile(np.int32([canvas]), (rows, 1))
-    for row, image in enumerate(images):
-        batch[row, : image.shape[0], : image.shape[1]] = image
-        sizes[row] = image.shape[:2]
-    return batch, sizes
-
-
 def padded_cams(cams: Sequence[np.ndarray], canvas: tuple[int, int], rows: int) -> np.ndarray:
     """CAMs (h, w, m) of different images in one zero-padded array (n, h, w, slots)."""
     slots = _slots(max(cam.shape[-1] for cam in cams))
-    batch = np.zeros((rows, *canvas, slots), np.float32)
+    batch = np.zeros((rows, *canvas, slots), np.float16)
     for row, cam in enumerate(cams):
         height, width, classes = cam.shape
         batch[row, :height, :width, :classes] = cam
@@ -106,37 +86,53 @@ def run(
     batch_size: int,
     bucket: int,
 ) -> None:
-    """Streams records through a network: read ahead, computed in batches of one bucket, finished in threads.
+    """Streams records through a network: a batch is made ready, one computed and one finished at any time.
 
     Args:
-        records: what a source gives, read in a thread.
+        records: what a source gives, drawn in a thread.
         prepare: (records, canvas, rows) -> arrays with a leading batch axis of ``rows``.
-        function: (variables, *arrays, canvas=...) -> an array with that leading axis; one of those built above.
+        function: (variables, *arrays) -> an array with that leading axis; one of those built in `inference`.
         variables: of the network.
-        finish: takes a record and its row; writes the result.
+        finish: takes a record and its row; writes the result. Called in threads.
         batch_size: rounded up to a whole number per local device.
         bucket: sides are padded to multiples of this.
     """
     mesh = make_mesh(devices=jax.local_devices())
     rows = -(-batch_size // mesh.size) * mesh.size
     variables = jax.device_put(variables, replicated(mesh))
-    with ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(2) as writer:
+    with ThreadPoolExecutor(1) as preparer, ThreadPoolExecutor(WORKERS) as writers:
 
         def prepared(group):
             canvas, batch = group
-            return batch, canvas, prepare(batch, canvas, rows)
+            return batch, jax.device_put(prepare(batch, canvas, rows), over_batch(mesh))
 
         pending: list[Future] = []
         computed = None
-        for batch, canvas, arrays in _ahead(prepared, by_bucket(records, rows, bucket), reader):
-            result = function(variables, *jax.device_put(arrays, over_batch(mesh)), canvas=canvas)
+        for batch, arrays in _ahead(prepared, by_bucket(records, rows, bucket), preparer):
+            result = function(variables, *arrays)
             if computed is not None:
-                pending = _finish(computed, finish, writer, pending)
+                pending = _finish(computed, finish, writers, pending)
             computed = batch, result
         if computed is not None:
-            pending = _finish(computed, finish, writer, pending)
+            pending = _finish(computed, finish, writers, pending)
         for future in pending:
             future.result()
+
+
+def read_ahead(read: Callable, items: Iterable) -> Iterator:
+    """Maps in threads, in order, a few items ahead: files that are read and decoded beside each other."""
+    waiting: deque[Future] = deque()
+    with ThreadPoolExecutor(WORKERS) as readers:
+        try:
+            for item in items:
+                waiting.append(readers.submit(read, item))
+                if len(waiting) > 2 * WORKERS:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            for future in waiting:
+                future.cancel()
 
 
 def _ahead(function: Callable, items: Iterator, pool: ThreadPoolExecutor) -> Iterator:
@@ -158,5 +154,5 @@ def _finish(computed: tuple, finish: Callable, writer: ThreadPoolExecutor, pendi
     for future in pending:
         future.result()
     batch, result = computed
-    rows = np.asarray(result)
+    rows = jax.device_get(result)
     return [writer.submit(finish, record, row) for record, row in zip(batch, rows, strict=False)]

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import jax
+import numpy as np
 from flax import linen as nn
 from ml_collections import ConfigDict
 
@@ -13,9 +14,28 @@ from ssenet_jax import datasets
 from ssenet_jax.models import BACKBONES
 from ssenet_jax.training import recipes
 from ssenet_jax.training.logs import say
-from ssenet_jax.training.sharding import make_mesh
+from ssenet_jax.training.sharding import make_mesh, part_for_batch
 
 Sources = Mapping[str, datasets.Source]
+
+
+class Sampled:
+    """Images of a source evenly over its list, at most `count`."""
+
+    def __init__(self, source: datasets.Source, count: int):
+        self._source, spaced = source, np.linspace(0, len(source) - 1, min(count, len(source)))
+        self._chosen = spaced.round().astype(int).tolist()
+        self.ids, self.class_names = [source.ids[index] for index in self._chosen], source.class_names
+        self.has_masks, self.identity = source.has_masks, source.identity
+
+    def fingerprints(self) -> dict[str, str]:
+        return self._source.fingerprints()
+
+    def __len__(self) -> int:
+        return len(self._chosen)
+
+    def __getitem__(self, index: int) -> datasets.Record:
+        return self._source[self._chosen[index]]
 
 
 class Place(NamedTuple):
@@ -66,9 +86,14 @@ class Context:
         self.is_writer = jax.process_index() == 0
         if config.model.backbone not in BACKBONES:
             raise ValueError(f"model.backbone is {config.model.backbone!r}; it must be one of {', '.join(BACKBONES)}")
-        if config.dtype not in ("float32", "bfloat16"):
-            raise ValueError(f"dtype is {config.dtype!r}; it must be float32 or bfloat16")
+        recipes.regulariser(config)
         self.backbone = BACKBONES[config.model.backbone]
+        stride = max(self.backbone.strides_at(config.model.output_stride)[-1], config.affinity.stride)
+        if config.inference.bucket % stride:
+            raise ValueError(
+                f"inference.bucket is {config.inference.bucket}; it must be a multiple of the network's stride, "
+                f"{stride}"
+            )
 
     def say(self, line: str) -> None:
         """A line of progress, from one process."""
@@ -78,6 +103,11 @@ class Context:
     @functools.cached_property
     def mesh(self) -> jax.sharding.Mesh:
         return make_mesh(self.config.mesh.data)
+
+    def mesh_of(self, training: str) -> jax.sharding.Mesh:
+        """The devices of a training: those of the mesh, or as many of them as its batch parts evenly over."""
+        settings = recipes.section(self.config, training)
+        return part_for_batch(settings.batch_size, self.mesh, settings.accumulate)
 
     @functools.cached_property
     def train_source(self) -> datasets.Source:
@@ -110,6 +140,17 @@ class Context:
         """The training split, and the held-out one when it has masks to score against."""
         train = self.config.data.train_split
         return {split: source for split, source in self.sources.items() if split == train or source.has_masks}
+
+    def measured_images(self) -> dict[str, datasets.Source]:
+        """The images that CAMs are measured on: some held-out ones, or training images when none are held out."""
+        split = self.config.data.eval_split or self.config.data.train_split
+        return {split: Sampled(self.sources[split], self.config.measure.images)}
+
+    def validation_images(self) -> datasets.Source:
+        """Some held-out images, always the same, for figures in a training's log; empty where none are held out."""
+        if self.eval_source is None:
+            return Sampled(self.train_source, 0)
+        return Sampled(self.eval_source, self.config.measure.validation_images)
 
     def images_to_segment(self) -> dict[str, datasets.Source]:
         """Where the segmentation network is applied: held-out images, or the training images when there are none."""

@@ -7,7 +7,8 @@ from ml_collections import ConfigDict
 from ssenet_jax import artifacts
 from ssenet_jax.checkpoint import steps
 from ssenet_jax.report import page
-from ssenet_jax.stages import manifest, score
+from ssenet_jax.report.gallery import Shown
+from ssenet_jax.stages import doubt, manifest, score
 from ssenet_jax.stages.context import Context
 from ssenet_jax.stages.table import TABLE, asked_for, place_of, sections_of
 from ssenet_jax.training import recipes
@@ -89,10 +90,10 @@ def write_report(context: Context) -> None:
         return
     config = context.config
     ids = [image_id for source in context.sources.values() for image_id in source.ids[: config.report.examples]]
-    shown = [page.Shown(name, row.title, _picture_of(name, context)) for name, row in TABLE.items()]
-    path = page.write(
-        context.workdir, shown, title=config.title, config_text=str(config), sources=context.sources, ids=ids
-    )
+    shown = [Shown(name, row.title, _picture_of(name, context)) for name, row in TABLE.items()]
+    doubts = doubt.measure_all(context.workdir, config.labels, context.training_images())
+    texts = {"title": config.title, "config_text": str(config)}
+    path = page.write(context.workdir, shown, **texts, sources=context.sources, ids=ids, doubts=doubts)
     print(summary(context))
     print(f"report: {path}")
 
@@ -115,15 +116,19 @@ def summary(context: Context) -> str:
         return "nothing was scored: no stage has results on a split with masks"
     order = {name: place for place, name in enumerate(TABLE)}
     records.sort(key=lambda record: (order.get(record["stage"], len(order)), record["split"]))
+    measured = [_line(record) for record in records if "miou" not in record]
     rows = [f"{'stage':<22}{'split':<10}{'images':>7}{'alpha':>7}{'mIoU':>8}{'mFN':>8}{'mFP':>8}"]
-    for r in records:
+    for r in (record for record in records if "miou" in record):
         alpha = "" if r["alpha"] is None else f"{r['alpha']:.2f}"
         figures = "".join(f"{_percent(r[name]):>8}" for name in ("miou", "m_fn", "m_fp"))
         rows.append(f"{r['stage']:<22}{r['split']:<10}{r['num_images']:>7}{alpha:>7}{figures}")
-    return "\n".join(rows)
+    return "\n".join([*rows, *measured])
 
 
 def _line(record: dict) -> str:
+    if "miou" not in record:
+        errors = ", ".join(f"{name} {value:.3f}" for name, value in record["equivariance"].items())
+        return f"{record['stage']}: mean AP {_percent(record['mean_ap'])}; error under {errors}"
     alpha = "" if record["alpha"] is None else f" at alpha {record['alpha']:.2f}"
     where = f"{record['num_images']} images of {record['split']}{alpha}"
     return f"{record['stage']}: mIoU {_percent(record['miou'])} on {where}"

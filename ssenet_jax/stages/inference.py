@@ -1,19 +1,23 @@
 """What is computed of a batch of padded images: all scales and mirror images in one compiled call."""
 
 import functools
+import itertools
+import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
+from ssenet_jax.bicubic import resize_bicubic, scaled_sizes
 from ssenet_jax.cam import fuse_scales
 from ssenet_jax.crf import jax_backend
 from ssenet_jax.equivariance import resize_valid
-from ssenet_jax.models import output_size
+from ssenet_jax.models import BACKBONES, SeamNet, output_size
 from ssenet_jax.random_walk import random_walk, transition
-from ssenet_jax.stages.batching import Views
+from ssenet_jax.seam import normalize_refined
+from ssenet_jax.stages.batching import Photos
 
 
 def flip_valid(x: Float[Array, "n h w c"], widths: Int[Array, "n"]) -> Float[Array, "n h w c"]:
@@ -23,10 +27,21 @@ def flip_valid(x: Float[Array, "n h w c"], widths: Int[Array, "n"]) -> Float[Arr
     return jnp.take_along_axis(x, source[:, None, :, None], axis=2)
 
 
-def _multi_scale(network: Callable, batch: Views, canvas: tuple[int, int], stride_sizes: Callable, flip: bool) -> Array:
-    """The sum over scales and mirror images of ``network``'s maps, each brought to its image's size."""
-    total = 0.0
-    for images, sizes in zip(batch.images, batch.sizes, strict=True):
+def network_input(photos: Photos, scale: float, backbone: str) -> tuple[Array, Array]:
+    """A batch at one scale, normalised, zero outside the images: (n, h, w, 3) float32, and the valid sizes (n, 2)."""
+    sizes = scaled_sizes(photos.sizes, scale)
+    padded = tuple(math.ceil(side * scale) for side in photos.images.shape[1:3])
+    images = photos.images.astype(jnp.float32) if scale == 1 else resize_bicubic(*photos, sizes, padded)
+    mean, std = (jnp.array(value, jnp.float32) for value in (BACKBONES[backbone].mean, BACKBONES[backbone].std))
+    return _zero_outside((images - mean[None, None, None]) / std[None, None, None], sizes), sizes
+
+
+def _multi_scale(
+    network: Callable, photos: Photos, views: Sequence[tuple[Array, Array]], stride_sizes: Callable, flip: bool
+) -> Array:
+    """The sum over views and their mirror images of ``network``'s maps, each brought to its image's size."""
+    total, canvas = 0.0, photos.images.shape[1:3]
+    for images, sizes in views:
         maps_size = stride_sizes(sizes)
         if flip:
             both = jnp.concatenate([images, flip_valid(images, sizes[:, 1])])
@@ -34,32 +49,64 @@ def _multi_scale(network: Callable, batch: Views, canvas: tuple[int, int], strid
             maps = maps + flip_valid(mirrored, maps_size[:, 1])
         else:
             maps = network(images, sizes)
-        total = total + resize_valid(maps, maps_size, batch.original, canvas)
+        total = total + resize_valid(maps, maps_size, photos.sizes, canvas)
     return total
 
 
 @functools.cache  # the classifiers with and without the second branch share the compiled programs
-def cam_function(model: Any, *, scales: tuple[float, ...], flip: bool) -> Callable:
+def cam_function(model: Any, *, scales: tuple[float, ...], flip: bool, dtype: Any = jnp.float32) -> Callable:
     """Builds the fused multi-scale CAM of a batch of records (METHOD: CAM inference).
 
+    Args:
+        model: the classifier.
+        scales, flip: of the config's section ``cam``.
+        dtype: of the result; float16, which files hold, is half the bytes to fetch.
+
     Returns:
-        ``f(variables, batch, classes, present, canvas)`` -> (n, h, w, m) in [0, 1], for the m classes that
+        ``f(variables, photos, classes, present)`` -> (n, h, w, m) in [0, 1], for the m classes that
         ``classes (n, m)`` names for each image; slots with ``present`` 0 are zero.
     """
 
-    def fused(variables, batch, classes, present, canvas):
+    refined, cells = isinstance(model, SeamNet), functools.partial(_cells, model)
+
+    def fused(variables, photos, classes, present):
         def network(images, sizes):
-            cam, _ = model.apply(variables, images, sizes=sizes)
+            cam = class_maps(model, variables, images, sizes).cam
             repeats = images.shape[0] // classes.shape[0]
             wanted = jnp.tile(classes, (repeats, 1))[:, None, None]
-            cam = jnp.take_along_axis(cam.astype(jnp.float32), wanted, axis=3)
-            # the authors' network enlarges the map to its own input before the relu
-            return jax.nn.relu(resize_valid(cam, _cells(model, sizes), sizes, images.shape[1:3]))
+            cam = jnp.take_along_axis(cam, wanted, axis=3)
+            # the authors' network enlarges the map to its own input before the relu; SEAM's gives that of the cells
+            return cam if refined else jax.nn.relu(resize_valid(cam, cells(sizes), sizes, images.shape[1:3]))
 
-        cams = _multi_scale(network, batch, canvas, lambda sizes: sizes, flip)
-        return fuse_scales((cams * present[:, None, None])[None])
+        views = [network_input(photos, scale, model.backbone) for scale in scales]
+        cams = _multi_scale(network, photos, views, cells if refined else lambda sizes: sizes, flip)
+        cams = cams * present[:, None, None]
+        if refined:
+            cams = normalize_refined(cams, _inside(cams, photos.sizes)) * present[:, None, None]
+        else:
+            cams = fuse_scales(cams[None])
+        return cams.astype(dtype)
 
-    return jax.jit(fused, static_argnames="canvas")
+    return jax.jit(fused)
+
+
+class ClassMaps(NamedTuple):
+    """What a classifier says of the foreground classes, float32.
+
+    Attributes:
+        cam: (n, h, w, c) at feature resolution; SEAM's refined maps where it has them.
+        scores: (n, c) of the classes in the image, the mean of the maps that are trained to tell them.
+    """
+
+    cam: Array
+    scores: Array
+
+
+def class_maps(model: Any, variables: Mapping, images: Array, sizes: Array | None = None) -> ClassMaps:
+    """Applies a classifier; `sizes` as for `CamNet`."""
+    output, _ = model.apply(variables, images, sizes=sizes)
+    raw, cam = (maps[..., 1:] for maps in output) if isinstance(model, SeamNet) else (output, output)
+    return ClassMaps(cam.astype(jnp.float32), jnp.mean(raw.astype(jnp.float32), axis=(1, 2)))
 
 
 def _cells(model: Any, sizes: Array) -> Array:
@@ -72,36 +119,61 @@ def walk_function(model: Any, *, radius: int, beta: float, steps: int, border: s
     Every map walks alone and a constant one stays as it is, so a background of constant score need not walk.
 
     Returns:
-        ``f(variables, batch, cams, canvas)`` -> (n, h/stride, w/stride, m) float32 scores of the classes in the slots.
+        ``f(variables, photos, cams)`` -> (n, h/stride, w/stride, m) float32 scores of the classes in the CAMs' slots.
     """
 
-    def propagate(variables, batch, cams, canvas):
-        (images,), (sizes,) = batch.images, batch.sizes
+    def walk(features, scores, size):
+        flow = transition(features, radius=radius, beta=beta, border=border, size=size)
+        return random_walk(scores, flow, steps=steps, method=method)
+
+    return _on_cells(model, walk)
+
+
+def walks_function(
+    model: Any, *, radius: int, betas: Sequence[float], steps: Sequence[int], border: str, method: str
+) -> Callable:
+    """Builds `walk_function` at every beta and, ascending, every number of steps: (n, b, s, h/stride, w/stride, m)."""
+    more = [steps[0], *(after - before for before, after in itertools.pairwise(steps))]
+
+    def walks(features, scores, size):
+        def at(beta):
+            flow = transition(features, radius=radius, beta=beta, border=border, size=size)
+            walked = [scores]
+            for count in more:
+                walked.append(random_walk(walked[-1], flow, steps=count, method=method))
+            return jnp.stack(walked[1:])
+
+        return jax.lax.map(at, jnp.asarray(betas, jnp.float32))
+
+    return _on_cells(model, walks)
+
+
+def _on_cells(model: Any, walk: Callable) -> Callable:
+    """A batch's ``walk(features, scores, size)`` of each image: AffinityNet's features, the CAMs mean-pooled to cells,
+    and the valid height and width in cells."""
+
+    def propagate(variables, photos, cams):
+        images, sizes = network_input(photos, 1.0, model.backbone)
         features, _ = model.apply(variables, images, sizes=sizes)
-        cells = -(-sizes // model.stride)
-        scores = _pool(_zero_outside(cams, sizes), model.stride)
+        scores = _pool(_zero_outside(cams.astype(jnp.float32), sizes), model.stride)
+        return jax.vmap(walk)(features.astype(jnp.float32), scores, -(-sizes // model.stride))
 
-        def one(features, scores, size):
-            walk = transition(features, radius=radius, beta=beta, border=border, size=size)
-            return random_walk(scores, walk, steps=steps, method=method)
-
-        return jax.vmap(one)(features.astype(jnp.float32), scores, cells)
-
-    return jax.jit(propagate, static_argnames="canvas")
+    return jax.jit(propagate)
 
 
 def probability_function(model: Any, *, scales: Sequence[float], flip: bool) -> Callable:
-    """Builds the multi-scale prediction: ``f(variables, batch, canvas)`` -> (n, h, w, k) class probabilities."""
+    """Builds the multi-scale prediction: ``f(variables, photos)`` -> (n, h, w, k) class probabilities."""
     views_per_image = len(scales) * (2 if flip else 1)
 
-    def probabilities(variables, batch, canvas):
+    def probabilities(variables, photos):
         def network(images, sizes):
             return model.apply(variables, images, sizes=sizes)[0].astype(jnp.float32)
 
-        logits = _multi_scale(network, batch, canvas, lambda sizes: _cells(model, sizes), flip)
+        views = [network_input(photos, scale, model.backbone) for scale in scales]
+        logits = _multi_scale(network, photos, views, lambda sizes: _cells(model, sizes), flip)
         return jax.nn.softmax(logits / views_per_image)
 
-    return jax.jit(probabilities, static_argnames="canvas")
+    return jax.jit(probabilities)
 
 
 def label_function(probabilities: Callable, crf: Mapping[str, Any] | None) -> Callable:
@@ -112,13 +184,13 @@ def label_function(probabilities: Callable, crf: Mapping[str, Any] | None) -> Ca
         crf: keywords of `crf.jax_backend.mean_field` for one on the probabilities; None for none.
 
     Returns:
-        ``f(variables, batch, images, canvas)`` -> (n, h, w) uint8, 0 for background; images are uint8 (n, h, w, 3).
+        ``f(variables, photos)`` -> (n, h, w) uint8, 0 for background.
     """
 
-    def labels(variables, batch, images, canvas):
-        scores = probabilities(variables, batch, canvas=canvas)
+    def labels(variables, photos):
+        scores = probabilities(variables, photos)
         if crf is not None:
-            scores = jax_backend.mean_field(images, scores, batch.original, **crf)
+            scores = jax_backend.mean_field(photos.images, scores, photos.sizes, **crf)
         return _argmax(scores)
 
     return labels
@@ -130,9 +202,14 @@ def _argmax(scores: Array) -> Array:
 
 
 def _zero_outside(x: Array, sizes: Array) -> Array:
-    inside_rows = jnp.arange(x.shape[1])[None] < sizes[:, :1]
-    inside_columns = jnp.arange(x.shape[2])[None] < sizes[:, 1:]
-    return jnp.where((inside_rows[:, :, None] & inside_columns[:, None, :])[..., None], x, 0)
+    return jnp.where(_inside(x, sizes)[..., None], x, 0)
+
+
+def _inside(x: Array, sizes: Array) -> Array:
+    """(n, h, w) which pixels of padded arrays are valid."""
+    inside_rows = jnp.arange(x.shape[1], dtype=sizes.dtype)[None] < sizes[:, :1]
+    inside_columns = jnp.arange(x.shape[2], dtype=sizes.dtype)[None] < sizes[:, 1:]
+    return inside_rows[:, :, None] & inside_columns[:, None, :]
 
 
 def _pool(x: Array, stride: int) -> Array:

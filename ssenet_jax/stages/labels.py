@@ -1,16 +1,17 @@
 """The stages that turn scores into seeds and label maps."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
-from ssenet_jax.artifacts import Cam, read_cam, read_seeds, write_mask
+from ssenet_jax.artifacts import Cam, mask_origin, read_cam, read_seeds, write_mask
 from ssenet_jax.crf import pick_backend
 from ssenet_jax.datasets.augment import resize_mask
 from ssenet_jax.equivariance import linear_matrix
 from ssenet_jax.stages import apply, batching, seeds
-from ssenet_jax.stages.context import Context, Job
+from ssenet_jax.stages.context import Context, Job, Place
+from ssenet_jax.stages.reviewed import fingerprints, label_map, read_decisions
 from ssenet_jax.stages.seeds import Background
 
 AHEAD = 8  # label maps in the making
@@ -24,7 +25,8 @@ def refine_seeds(context: Context, job: Job) -> None:
     def with_cam(record):
         return {**record, "cam": read_cam(cams.file(record["id"], record["split"]))}
 
-    _refine(context, job, map(with_cam, apply.records(context, job)), backgrounds, seeds.write_seeds)
+    todo = apply.records(context, job, with_cam)
+    refine_records(context, job.writes, todo, backgrounds, seeds.write_seeds)
 
 
 def label(context: Context, job: Job) -> None:
@@ -36,11 +38,14 @@ def label(context: Context, job: Job) -> None:
     settings = context.config.labels
     if settings.background not in ("constant", "power"):
         raise ValueError(f"labels.background is {settings.background!r}; it must be 'constant' or 'power'")
-    scores_of = SCORES.get(settings.source)
+    source = settings.source
+    if source == "reviewed":
+        job, source = _write_reviewed(context, job), "walk"
+    scores_of = SCORES.get(source)
     if scores_of is None:
         if settings.crf:
-            raise ValueError(f"labels.crf needs scores, which labels.source={settings.source!r} has not; set it False")
-        return _write_each(context, job, LABELS[settings.source])
+            raise ValueError(f"labels.crf needs scores, which labels.source={source!r} has not; set it False")
+        return _write_each(context, job, LABELS[source])
     background = Background(settings.background, settings.alpha)
     (place,) = job.reads
 
@@ -49,14 +54,40 @@ def label(context: Context, job: Job) -> None:
         return {**record, "cam": scores_of(cam, record["image"].shape[:2], context.config.affinity.stride)}
 
     if settings.crf:
-        todo = map(with_scores, apply.records(context, job))
-        return _refine(context, job, todo, (background,), seeds.write_labels)
+        todo = apply.records(context, job, with_scores)
+        return refine_records(context, job.writes, todo, (background,), seeds.write_labels)
 
     def labels_of(place, record):
         cam = with_scores(record)["cam"]
         return cam.labels_of(background.before(cam.maps).argmax(-1))
 
     _write_each(context, job, labels_of)
+
+
+def _write_reviewed(context: Context, job: Job) -> Job:
+    """Writes what a person decided; the walk, or what else there is, is left to do for the rest."""
+    decisions, origins = read_decisions(context.workdir), fingerprints(context.workdir)
+    (split,) = job.todo
+    ids = context.sources[split].ids
+    decided = [index for index in job.todo[split] if ids[index] in decisions]
+
+    def write(record):
+        image_id = record["id"]
+        labels = label_map(context.workdir, decisions[image_id], record["size"], len(record["labels"]))
+        write_mask(job.writes.file(image_id, split), labels, origin=origins[image_id])
+
+    _in_threads(write, apply.records(context, job._replace(todo={split: decided})))
+    return job._replace(todo={split: sorted({*job.todo[split]} - {*decided})})
+
+
+def made_otherwise(context: Context, place: Place) -> set[str]:
+    """The ids whose label maps were made from another state of what was reviewed."""
+    if context.config.labels.source != "reviewed":
+        return set()
+    origins = fingerprints(context.workdir)
+    ((split, source),) = context.training_images().items()
+    files = {image_id: place.file(image_id, split) for image_id in source.ids}
+    return {i for i, file in files.items() if file.exists() and mask_origin(file) != origins.get(i, "")}
 
 
 def walk_scores(cam: Cam, size: tuple[int, int], stride: int) -> Cam:
@@ -101,9 +132,13 @@ def _write_each(context: Context, job: Job, labels_of: Callable) -> None:
         labels = resize_mask(labels_of(place, record), record["size"])
         write_mask(job.writes.file(record["id"], record["split"]), labels)
 
+    _in_threads(write, apply.records(context, job))
+
+
+def _in_threads(write: Callable, records: Iterable[dict]) -> None:
     with ThreadPoolExecutor(2) as pool:
         running = []
-        for record in apply.records(context, job):
+        for record in records:
             running.append(pool.submit(write, record))
             if len(running) == AHEAD:
                 running.pop(0).result()
@@ -111,42 +146,50 @@ def _write_each(context: Context, job: Job, labels_of: Callable) -> None:
             future.result()
 
 
-def _refine(
-    context: Context, job: Job, records: Iterator[dict], backgrounds: Sequence[Background], write: Callable
+def refine_records(
+    context: Context, writes: Place, records: Iterator[dict], backgrounds: Sequence[Background], write: Callable
 ) -> None:
-    """Runs the CRF on records with a "cam", and writes its marginals."""
+    """Runs the CRF on records with a "cam" against each background.
+
+    Args:
+        context: its config's section crf settles the CRF.
+        writes: the file of each record.
+        records: with "cam", "id", "image", "size" and "split".
+        backgrounds: see `Background`.
+        write: of `seeds`, takes a path, the marginals of every background, the classes and the record's size.
+    """
     crf, options = context.config.crf, apply.crf_options(context.config)
     if pick_backend(crf.backend) == "jax":
-        return _refine_on_device(context, job, records, backgrounds, write)
+        return _refine_on_device(context, writes, records, backgrounds, write)
     options["backend"] = "pydensecrf"  # by name, so that a worker process does not look for an accelerator
     wanted = ("image", "cam", "size")
     calls = (
-        (write, job.writes.file(r["id"], r["split"]), {name: r[name] for name in wanted}, tuple(backgrounds), options)
+        (write, writes.file(r["id"], r["split"]), {name: r[name] for name in wanted}, tuple(backgrounds), options)
         for r in records
     )
     seeds.in_processes(seeds.refine_to_file, calls, crf.workers)
 
 
 def _refine_on_device(
-    context: Context, job: Job, records: Iterator[dict], backgrounds: Sequence[Background], write: Callable
+    context: Context, writes: Place, records: Iterator[dict], backgrounds: Sequence[Background], write: Callable
 ) -> None:
     options = apply.crf_options(context.config)
 
     def prepare(records, canvas, rows):
-        images, sizes = batching.padded_images([r["image"] for r in records], canvas, rows)
+        photos = batching.padded_images([r["image"] for r in records], canvas, rows)
         scores = batching.padded_cams([r["cam"].maps for r in records], canvas, rows)
         present = np.zeros((rows, scores.shape[-1]), bool)
         for row, record in enumerate(records):
             present[row, : len(record["cam"].classes)] = True
-        return images, scores, sizes, present
+        return photos, scores, present
 
-    def refine(_, images, scores, sizes, present, canvas):
-        return seeds.refine_batch(images, scores, sizes, present, backgrounds, options)
+    def refine(_, photos, scores, present):
+        return seeds.refine_batch(photos, scores, present, backgrounds, options)
 
     def finish(record, marginals):
         height, width = record["image"].shape[:2]
         classes = record["cam"].classes
-        marginals = np.moveaxis(marginals[:height, :width, :, : len(classes) + 1], 2, 0)
-        write(job.writes.file(record["id"], record["split"]), marginals, classes, record["size"])
+        marginals = marginals[:, :height, :width, : len(classes) + 1]
+        write(writes.file(record["id"], record["split"]), marginals, classes, record["size"])
 
     apply.run_network(context.config, records, prepare, refine, {}, finish)

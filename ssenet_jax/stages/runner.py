@@ -1,18 +1,20 @@
 """Runs stages one after the other, each where it stopped."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 
 import jax
 from ml_collections import ConfigDict
 
 from ssenet_jax import artifacts
+from ssenet_jax.bounds import check
 from ssenet_jax.datasets import Source
+from ssenet_jax.models import BACKBONES
 from ssenet_jax.stages import final, manifest
 from ssenet_jax.stages.context import Context, Job
 from ssenet_jax.stages.table import TABLE, asked_for, needs_of, place_of
-from ssenet_jax.training import hosts
+from ssenet_jax.training import hosts, recipes
 
 FINAL = {"evaluate": final.evaluate_all, "report": final.write_report}
 
@@ -38,9 +40,12 @@ def run_stages(config: ConfigDict, workdir: Path, names: tuple[str, ...] = ()) -
     unknown = [name for name in names if name not in order()]
     if unknown:
         raise ValueError(f"there is no stage {unknown[0]}; the stages are {', '.join(order())}")
+    check(config)
     wanted = set(names) or {*asked_for(config), *FINAL}
     with hosts.leaving_word(), artifacts.locked(workdir, jax.process_index()):
         context = Context(config, workdir)
+        _check_weights(context, wanted)
+        _check_batches(context, wanted)
         if context.is_writer:
             folders = [context.workdir / name for name in ("manifests", "metrics", "logs")]
             artifacts.remove_partial(workdir, [*folders, *(place_of(name, context).folder for name in TABLE)])
@@ -54,6 +59,34 @@ def run_stages(config: ConfigDict, workdir: Path, names: tuple[str, ...] = ()) -
             hosts.wait_for_all(f"way to what follows {name}")
 
 
+def _check_weights(context: Context, names: Collection[str]) -> None:
+    """Raises a ValueError when a training would start from nothing with layers that never learn."""
+    config = context.config
+    if config.init.weights or (config.model.norm == "batch" and not config.model.frozen):
+        return
+    packaged = ", ".join(name for name, row in BACKBONES.items() if row.weights_package)
+    for name in (name for name in TABLE if name in names and TABLE[name].training):
+        if recipes.section(config, TABLE[name].training).get("init", "weights") == "weights":
+            raise ValueError(
+                f"{name} would train from random weights with layers frozen: set init.weights to a file of ImageNet "
+                f"weights of {config.model.backbone} (.params, .pth, .npz or .safetensors; {packaged} come in packages "
+                "and are named so), or train from nothing with model.norm=batch and model.frozen=()"
+            )
+
+
+def _check_batches(context: Context, names: Iterable[str]) -> None:
+    """Raises one ValueError for every training whose batch the processes of the run cannot share."""
+    problems = []
+    for training in dict.fromkeys(TABLE[name].training for name in TABLE if name in names):
+        try:
+            if training:
+                context.mesh_of(training)
+        except ValueError as error:
+            problems.append(f"{recipes.TRAININGS[training].section}: {error}")
+    if problems:
+        raise ValueError("; ".join(dict.fromkeys(problems)))
+
+
 def _run_stage(name: str, context: Context) -> None:
     for need in needs_of(name, context.config):
         if not final.is_complete(need, context, as_need=True):
@@ -63,28 +96,33 @@ def _run_stage(name: str, context: Context) -> None:
     if complete and not left:
         context.say(f"{name}: done before")
     else:
-        context.say(f"{name}: {left} images have no result yet" if complete else name)
+        context.say(f"{name}: {left} images have no result yet, or a stale one" if complete else name)
         _make(name, context, todo)
     hosts.wait_for_all(f"end of {name}")
     if context.is_writer and not (complete and not left):
+        final.evaluate(context, name)  # before it counts as complete, so that what is complete has its figures
         _write_manifest(name, context, complete=True)
-        final.evaluate(context, name)
 
 
 def _todo(name: str, context: Context) -> dict[str, list[int]]:
     """By split the images that a stage still has to work on."""
-    images, place = TABLE[name].images, place_of(name, context)
-    if images is None:
+    row, place = TABLE[name], place_of(name, context)
+    if row.images is None:
         return {}
+    stale = row.stale(context, place) if row.stale else ()
     return {
-        split: missing(source, functools.partial(place.file, split=split)) for split, source in images(context).items()
+        split: missing(source, functools.partial(place.file, split=split), stale)
+        for split, source in row.images(context).items()
     }
 
 
-def missing(source: Source, file_of: Callable[[str], Path]) -> list[int]:
-    """The images of this process's share without a result; the share does not depend on what others have written."""
+def missing(source: Source, file_of: Callable[[str], Path], stale: Collection[str] = ()) -> list[int]:
+    """The images of this process's share without a result, or with a stale one.
+
+    The share does not depend on what others have written.
+    """
     share = range(jax.process_index(), len(source), jax.process_count())
-    return [index for index in share if not file_of(source.ids[index]).exists()]
+    return [index for index in share if source.ids[index] in stale or not file_of(source.ids[index]).exists()]
 
 
 def _make(name: str, context: Context, todo: dict[str, list[int]]) -> None:

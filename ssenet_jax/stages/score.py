@@ -90,7 +90,7 @@ def _sweep(subject: Subject, bring: Callable, alphas: Sequence[float], alpha: fl
         count += 1
     sweep = metrics.sweep_summary(total, asked)
     best = int(np.nanargmax(sweep.miou)) if alpha is None else asked.index(alpha)
-    curves = {name: [_finite(value) for value in getattr(sweep, name)] for name in ("alphas", "miou", "m_fn", "m_fp")}
+    curves = {name: [finite(value) for value in getattr(sweep, name)] for name in ("alphas", "miou", "m_fn", "m_fp")}
     return _record(subject, total[best], count) | {"alpha": asked[best], "alpha_sweep": curves}
 
 
@@ -117,14 +117,14 @@ def _record(subject: Subject, confusion: np.ndarray, count: int) -> dict:
         "mask_source": subject.mask_source,
         "config_hash": subject.config_hash,
         "alpha": None,
-        "miou": _finite(metrics.mean_iou(confusion)),
-        "m_fn": _finite(metrics.m_fn(confusion)),
-        "m_fp": _finite(metrics.m_fp(confusion)),
+        "miou": finite(metrics.mean_iou(confusion)),
+        "m_fn": finite(metrics.m_fn(confusion)),
+        "m_fp": finite(metrics.m_fp(confusion)),
         "undefined": len(metrics.undefined_classes(confusion)),
-        "iou": {name: _finite(value) for name, value in zip(names, metrics.iou(confusion), strict=True)},
+        "iou": {name: finite(value) for name, value in zip(names, metrics.iou(confusion), strict=True)},
         "alpha_sweep": None,
     }
 
 
-def _finite(value: float) -> float | None:
+def finite(value: float) -> float | None:
     return float(value) if math.isfinite(value) else None

@@ -68,19 +68,18 @@ def refine(
     return [dense_crf(image, background.before(scores), **options) for background in backgrounds]
 
 
-def refine_batch(images, scores, sizes, present, backgrounds: Sequence[Background], options: Mapping[str, Any]):
+def refine_batch(photos, scores, present, backgrounds: Sequence[Background], options: Mapping[str, Any]):
     """`refine` of a padded batch on the accelerator.
 
     Args:
-        images: (n, h, w, 3) uint8.
+        photos: images (n, h, w, 3) uint8 and valid heights and widths (n, 2).
         scores: (n, h, w, m) in [0, 1].
-        sizes: (n, 2) valid heights and widths.
         present: (n, m) bool, the slots that hold a class.
         backgrounds: as in `refine`.
         options: keywords of ``crf.jax_backend.mean_field``.
 
     Returns:
-        (n, h, w, b, m + 1) marginals, background first, 0 in slots that hold no class.
+        (n, b, h, w, m + 1) float16 marginals as `on_grid` rounds them, background first, 0 in slots without a class.
     """
     import jax.numpy as jnp  # here, for the worker processes
 
@@ -88,18 +87,30 @@ def refine_batch(images, scores, sizes, present, backgrounds: Sequence[Backgroun
     from ssenet_jax.crf import jax_backend
 
     widths = {name: options[name] for name in ("sxy_gaussian", "sxy_bilateral", "srgb")}
-    kernels = jax_backend.kernels(images, sizes, **widths)
+    kernels = jax_backend.kernels(*photos, **widths)
     compat = jnp.array([options["compat_gaussian"], options["compat_bilateral"]], jnp.float32)
     present = jnp.pad(present, ((0, 0), (1, 0)), constant_values=True)
     add = {"constant": add_background, "power": add_background_power}
-    each = [add[background.kind](jnp.asarray(scores), background.alpha) for background in backgrounds]
+    scores = jnp.asarray(scores, jnp.float32)
+    each = [add[background.kind](scores, background.alpha) for background in backgrounds]
     infer = functools.partial(jax_backend.infer, iterations=options["iterations"])
-    return jnp.stack([infer(kernels, one, present, compat) for one in each], axis=3)
+    marginals = jnp.stack([infer(kernels, one, present, compat) for one in each], axis=1)
+    return on_grid(marginals, jnp)
+
+
+def on_grid(marginals, xp=np):
+    """Marginals as float16 multiples of 1/2048, its step below 1: the many near 0 lose digits that no one reads.
+
+    Args:
+        marginals: in [0, 1].
+        xp: numpy or jax.numpy, whichever they are arrays of.
+    """
+    return (xp.rint(marginals * 2048) / 2048).astype(xp.float16)
 
 
 def write_seeds(path: Path, marginals: Sequence[np.ndarray], classes: np.ndarray, size: tuple[int, int]) -> None:
-    """Writes the marginals of the low and the high alpha, as float16, and the classes they belong to."""
-    low, high = (maps.astype(np.float16) for maps in marginals)
+    """Writes the marginals of the low and the high alpha, on a grid in float16, and the classes they belong to."""
+    low, high = (on_grid(maps) for maps in marginals)
     write_arrays(path, low=low, high=high, classes=classes)
 
 
@@ -114,6 +125,11 @@ def write_labels(path: Path, marginals: Sequence[np.ndarray], classes: np.ndarra
     """
     (scores,) = marginals
     write_mask(path, resize_mask(Cam(scores, classes).labels_of(scores.argmax(-1)), size))
+
+
+def write_label_stack(path: Path, marginals: Sequence[np.ndarray], classes: np.ndarray, size: tuple[int, int]) -> None:
+    """Writes the label maps of several marginals of one image, (b, h, w) uint8 at the marginals' own size."""
+    write_arrays(path, labels=np.stack([Cam(maps, classes).labels_of(maps.argmax(-1)) for maps in marginals]))
 
 
 def refine_to_file(write: Callable, path: Path, record: Mapping, backgrounds: tuple, options: Mapping) -> None:

@@ -1,6 +1,6 @@
 """The stages of an experiment, one row each: everything else that depends on what a stage is follows from its row."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from typing import NamedTuple
 
 import numpy as np
@@ -8,7 +8,7 @@ from ml_collections import ConfigDict
 
 from ssenet_jax.artifacts import read_cam, read_mask
 from ssenet_jax.report import pictures
-from ssenet_jax.stages import apply, labels, train
+from ssenet_jax.stages import apply, labels, measure, train
 from ssenet_jax.stages.context import Context, Job, Place, Sources
 from ssenet_jax.stages.score import Score, score_cams, score_masks, score_seeds, score_walks
 from ssenet_jax.training import recipes
@@ -31,6 +31,8 @@ class Stage(NamedTuple):
         images: for stages with one file an image, which images they are.
         score: how its results are scored; None for no score.
         picture: how the report shows its result for one image; None for no picture.
+        stale: for stages with one file an image, the ids whose file is to be written again; None: never one.
+        training: for stages that train, which of ``recipes.TRAININGS``.
     """
 
     title: str
@@ -41,6 +43,8 @@ class Stage(NamedTuple):
     images: Callable[[Context], Sources] | None = None
     score: Score | None = None
     picture: Picture | None = None
+    stale: Callable[[Context, Place], Collection[str]] | None = None
+    training: str = ""
 
 
 def _cam_picture(image: np.ndarray, place: Place, image_id: str, split: str, alpha: float | None) -> np.ndarray:
@@ -56,7 +60,9 @@ def _started_from(section: str, *needs: str) -> Callable[[ConfigDict], tuple[str
     return lambda config: (*needs, "train_classifier") if config[section].init == "classifier" else needs
 
 
-_LABEL_NEEDS = {"walk": ("propagate",), "cam": ("infer_cams",), "seeds": ("refine_seeds",), "masks": ()}
+_LABEL_NEEDS = {
+    "walk": ("propagate",), "cam": ("infer_cams",), "seeds": ("refine_seeds",), "masks": (), "reviewed": ("propagate",)
+}  # fmt: skip
 
 
 def _label_needs(config: ConfigDict) -> tuple[str, ...]:
@@ -68,7 +74,8 @@ def _label_needs(config: ConfigDict) -> tuple[str, ...]:
 
 TABLE = {
     "train_baseline": Stage(
-        "Baseline classifier", train.train_baseline, (), ("init", "classifier"), "checkpoints/baseline"
+        "Baseline classifier", train.train_baseline, (), ("init", "classifier"), "checkpoints/baseline",
+        training="baseline",
     ),
     "infer_baseline_cams": Stage(
         "Baseline CAM", apply.infer_cams, ("train_baseline",), ("cam",), "baseline/cams/{id}.npz",
@@ -77,10 +84,19 @@ TABLE = {
     "train_classifier": Stage(
         "Classifier", train.train_classifier, (),
         lambda config: ("init", "classifier", *recipes.regulariser(config).sections), "checkpoints/classifier",
+        training="classifier",
     ),
     "infer_cams": Stage(
         "CAM", apply.infer_cams, ("train_classifier",), ("cam",), "cams/{id}.npz",
         Context.training_and_scored_images, score_cams, _cam_picture,
+    ),
+    "measure_baseline_cams": Stage(
+        "Baseline CAM, measures", measure.measure_cams, ("train_baseline",), ("cam", "measure"),
+        "baseline/measures/{id}.npz", Context.measured_images, measure.score_measures,
+    ),
+    "measure_cams": Stage(
+        "CAM, measures", measure.measure_cams, ("train_classifier",), ("cam", "measure"), "measures/{id}.npz",
+        Context.measured_images, measure.score_measures,
     ),
     "refine_seeds": Stage(
         "CRF seeds", labels.refine_seeds, ("infer_cams",), ("crf",), "seeds/{id}.npz",
@@ -88,7 +104,7 @@ TABLE = {
     ),
     "train_affinity": Stage(
         "AffinityNet", train.train_affinity, _started_from("affinity", "refine_seeds"), ("affinity",),
-        "checkpoints/affinity",
+        "checkpoints/affinity", training="affinity",
     ),
     "propagate": Stage(
         "Random walk", apply.propagate, ("infer_cams", "train_affinity"), ("random_walk",), "walks/{id}.npz",
@@ -96,10 +112,11 @@ TABLE = {
     ),
     "label": Stage(
         "Label", labels.label, _label_needs, lambda config: ("labels", *(("crf",) if config.labels.crf else ())),
-        "pseudo_labels/{id}.png", Context.training_images, score_masks, _label_picture,
+        "pseudo_labels/{id}.png", Context.training_images, score_masks, _label_picture, labels.made_otherwise,
     ),
     "train_segmenter": Stage(
-        "DeepLab", train.train_segmenter, _started_from("segmenter", "label"), ("segmenter",), "checkpoints/segmenter"
+        "DeepLab", train.train_segmenter, _started_from("segmenter", "label"), ("segmenter",), "checkpoints/segmenter",
+        training="segmenter",
     ),
     "segment": Stage(
         "Prediction", apply.segment, ("train_segmenter",),
@@ -107,9 +124,6 @@ TABLE = {
         Context.images_to_segment, score_masks, _label_picture,
     ),
 }  # fmt: skip
-
-
-_BASELINE = "infer_baseline_cams"
 
 
 def needs_of(name: str, config: ConfigDict) -> tuple[str, ...]:
@@ -127,11 +141,15 @@ def asked_for(config: ConfigDict) -> tuple[str, ...]:
     unknown = [name for name in config.stages if name not in TABLE]
     if unknown:
         raise ValueError(f"config.stages names {unknown[0]!r}; the stages are {', '.join(TABLE)}")
-    names = list(config.stages) or [list(TABLE)[-1]]
-    return _with_needs([*names, _BASELINE] if config.baseline else names, config)
+    measured = config.measure.images > 0
+    names = list(config.stages) or [list(TABLE)[-1], *(["measure_cams"] if measured else [])]
+    if config.baseline:
+        names += ["infer_baseline_cams", *(["measure_baseline_cams"] if measured else [])]
+    return with_needs(names, config)
 
 
-def _with_needs(names: Iterable[str], config: ConfigDict) -> tuple[str, ...]:
+def with_needs(names: Iterable[str], config: ConfigDict) -> tuple[str, ...]:
+    """Stages and all that they read, in the order of the data flow."""
     wanted, waiting = set(), list(names)
     while waiting:
         name = waiting.pop()

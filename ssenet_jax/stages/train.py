@@ -1,5 +1,6 @@
 """The stages that train: the classifier with and without a regulariser, AffinityNet, DeepLab."""
 
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -12,10 +13,11 @@ from ssenet_jax import pretrained
 from ssenet_jax.artifacts import read_mask, read_seeds
 from ssenet_jax.checkpoint import load_variables
 from ssenet_jax.datasets import Source, augment, batches
+from ssenet_jax.metrics import mean_average_precision
 from ssenet_jax.report import pictures
-from ssenet_jax.stages.batching import bucket_of, class_slots, views
+from ssenet_jax.stages.batching import bucket_of, class_slots, padded_images
 from ssenet_jax.stages.context import Context, Job
-from ssenet_jax.stages.inference import cam_function
+from ssenet_jax.stages.inference import cam_function, class_maps
 from ssenet_jax.training import recipes
 from ssenet_jax.training.loop import Records, fit
 
@@ -44,7 +46,8 @@ def _train_classifier(context: Context, job: Job, training: str) -> None:
     only_here = {name: settings[name] for name in ("crop", "long_edge", "brightness_shift")}
     transform = augment.classifier_transform(**only_here, **_looks(context, settings))
     examples = Examples(context.train_source, transform)
-    _fit(context, job, training, "weights", examples, picture_fn=_cam_pictures(context))
+    looks = {"picture_fn": _cam_pictures(context, training), "validate_fn": _validation(context, training)}
+    _fit(context, job, training, "weights", examples, **looks)
 
 
 def train_affinity(context: Context, job: Job) -> None:
@@ -119,7 +122,7 @@ def _fit(
     training: str,
     init: str,
     examples: Examples,
-    picture_fn: Callable | None = None,
+    **looks: Callable | None,
 ) -> None:
     model = context.network(training)
     settings = recipes.section(context.config, training)
@@ -131,7 +134,9 @@ def _fit(
         process_index=jax.process_index(),
         process_count=jax.process_count(),
     )
-    stage = job.writes.stage
+    stage, mesh = job.writes.stage, context.mesh_of(training)
+    if mesh.size < context.mesh.size:
+        context.say(f"{stage}: a batch of {recipe.batch_size} on {mesh.size} of {context.mesh.size} devices")
     records = Records(
         checkpoints=job.writes.folder,
         log=context.log(stage),
@@ -143,24 +148,47 @@ def _fit(
         _start(context, job, model, init),
         batches.iterate(dataset, 0),
         records,
-        mesh=context.mesh,
+        mesh=mesh,
         name=stage,
         shard_params=context.config.mesh.shard_params,
-        picture_fn=picture_fn,
+        **looks,
     )
 
 
-def _cam_pictures(context: Context) -> Callable[[dict], dict[str, np.ndarray]]:
+def _validation(context: Context, training: str) -> Callable[[dict], dict[str, float]] | None:
+    """Mean average precision on centre crops of some held-out images; None where none are held out."""
+    source = context.validation_images()
+    if not len(source):
+        return None
+    model, rows = context.network(training), max(1, context.config.inference.batch_size)
+    crop, facts = context.config.classifier.crop, (context.backbone.mean, context.backbone.std)
+    scores_of = jax.jit(lambda variables, images: class_maps(model, variables, images).scores)
+
+    def validate(variables: dict) -> dict[str, float]:
+        labels, scores = [], []
+        for start in range(0, len(source), rows):
+            records = [source[index] for index in range(start, min(start + rows, len(source)))]
+            images = [augment.centre_crop(record["image"], crop, *facts) for record in records]
+            images += images[-1:] * (rows - len(images))  # one shape is compiled
+            scores.append(np.asarray(scores_of(variables, np.stack(images)))[: len(records)])
+            labels += [record["labels"] for record in records]
+        mean = mean_average_precision(np.stack(labels), np.concatenate(scores))
+        return {"val_mean_ap": mean} if math.isfinite(mean) else {}
+
+    return validate
+
+
+def _cam_pictures(context: Context, training: str) -> Callable[[dict], dict[str, np.ndarray]]:
     """Pictures of the single-scale CAMs of the first training images, by image id."""
     config, source = context.config, context.train_source
-    function = cam_function(context.network("classifier"), scales=(1.0,), flip=False)
+    function = cam_function(context.network(training), scales=(1.0,), flip=False)
     records = [source[index] for index in range(min(PICTURES, len(source)))]
 
     def picture(variables: dict, record: dict) -> np.ndarray:
         height, width = record["image"].shape[:2]
         canvas = bucket_of(height, width, config.inference.bucket)
-        batch = views([record["image"]], canvas, (1.0,), config.model.backbone, 1)
-        cam = function(variables, batch, *class_slots([record["labels"]], 1), canvas=canvas)
+        photos = padded_images([record["image"]], canvas, 1)
+        cam = function(variables, photos, *class_slots([record["labels"]], 1))
         return pictures.cam_picture(record["image"], np.asarray(cam[0, :height, :width]))
 
     return lambda variables: {f"cam/{record['id']}": picture(variables, record) for record in records}

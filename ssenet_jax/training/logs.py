@@ -153,10 +153,11 @@ class Progress:
         seconds = max(time.monotonic() - self._began, 1e-9)
         rate = (self._done - self._start) / seconds
         left = int((self._total - self._done) / rate)
-        parts = f"{self._done}/{self._total} {self._unit}s", f"{rate:.1f} {self._unit}s/s", f"{_clock(left)} left", note
+        parts = f"{self._done}/{self._total} {self._unit}s", f"{rate:.1f} {self._unit}s/s", f"{clock(left)} left", note
         return f"{self._name}: " + ", ".join(part for part in parts if part)
 
 
-def _clock(seconds):
-    hours, minutes = divmod(seconds // 60, 60)
-    return f"{hours}:{minutes:02}:{seconds % 60:02}"
+def clock(seconds: float) -> str:
+    """Hours, minutes and seconds."""
+    hours, minutes = divmod(int(seconds) // 60, 60)
+    return f"{hours}:{minutes:02}:{int(seconds) % 60:02}"

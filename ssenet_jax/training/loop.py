@@ -53,6 +53,7 @@ def fit(
     name: str,
     shard_params: bool = False,
     picture_fn: Callable[[dict], dict] | None = None,
+    validate_fn: Callable[[dict], dict[str, float]] | None = None,
 ) -> dict:
     """Trains, going on from the newest checkpoint when there is one; a finished training is only read.
 
@@ -67,6 +68,7 @@ def fit(
         name: the stage, for messages.
         shard_params: see `make_step`.
         picture_fn: from the current variables to pictures by name, uint8 (h,w,3). Called on every process.
+        validate_fn: from the current variables to figures by name; called with `picture_fn`, and after the last step.
 
     Returns:
         The trained variables, on the devices of the mesh.
@@ -90,7 +92,8 @@ def fit(
             Progress(name, recipe.steps * size, start=start * size) as progress,
         ):
             tracker = _Tracker(recipe, records, name, log, progress, checkpoints, sums)
-            state = _run(state, step_fn, batches, range(start + 1, recipe.steps + 1), tracker, mesh, picture_fn)
+            looks = _Looks(records.picture_every, picture_fn, validate_fn)
+            state = _run(state, step_fn, batches, range(start + 1, recipe.steps + 1), tracker, mesh, looks)
         return variables_of(state)
 
 
@@ -141,7 +144,23 @@ def _takes_up(loop: dict, batches: Any) -> bool:
     return True
 
 
-def _run(state, step_fn, batches, steps, tracker, mesh, picture_fn):
+class _Looks(NamedTuple):
+    """What is looked at beside the losses, and how often."""
+
+    every: int
+    picture_fn: Callable[[dict], dict] | None
+    validate_fn: Callable[[dict], dict[str, float]] | None
+
+    def take(self, step, state, tracker, last):
+        due = self.every > 0 and step % self.every == 0
+        if self.validate_fn is not None and (due or last):
+            tracker.drain()
+            tracker.log.write(step, self.validate_fn(variables_of(state)))
+        if self.picture_fn is not None and due:
+            tracker.log.write_pictures(step, self.picture_fn(variables_of(state)))
+
+
+def _run(state, step_fn, batches, steps, tracker, mesh, looks):
     records, checkpoints = tracker.records, tracker.checkpoints
     for step in steps:
         batch = dict(next(batches))
@@ -150,12 +169,11 @@ def _run(state, step_fn, batches, steps, tracker, mesh, picture_fn):
         tracker.add(step, metrics, ids)
         # all processes stop after the same step: the one that the first of them names
         stop = hosts.word_of_first(f"steps of {tracker.name}", "stop" if hosts.told_to_stop() else "") == "stop"
+        looks.take(step, state, tracker, last=step == steps[-1])  # before the checkpoint, past which no line is cut
         if stop or step % records.checkpoint_every == 0 or step == steps[-1]:
             tracker.drain()
             loop = {"input": batches.get_state(), "sums": tracker.sums}
             checkpoints.save(step, variables_of(state), optim.merge(state.optimizer.momentum), loop)
-        if picture_fn is not None and records.picture_every and step % records.picture_every == 0:
-            tracker.log.write_pictures(step, picture_fn(variables_of(state)))
         if stop:
             raise Preempted(
                 f"{tracker.name} was stopped after step {step} of {steps[-1]}, saved in {checkpoints.newest()}; "

@@ -15,6 +15,7 @@ from flax import linen as nn
 from ssenet_jax import equivariance
 from ssenet_jax.affinity import affinity_labels, pair_affinity
 from ssenet_jax.losses import affinity_loss, multilabel_soft_margin_loss, softmax_cross_entropy_ignore
+from ssenet_jax.seam import seam_loss
 from ssenet_jax.ser import two_branch_loss
 from ssenet_jax.training.operators import Choice
 from ssenet_jax.training.step import LossFn
@@ -92,6 +93,33 @@ def scale_equivariance(
     return loss_fn
 
 
+def seam(model: nn.Module, rate: float) -> LossFn:
+    """SEAM's loss of an image and its smaller copy.
+
+    The running statistics follow the large branch, as in `scale_equivariance`.
+
+    Args:
+        model: SeamNet.
+        rate: size of the smaller copy.
+
+    Returns:
+        A loss of batches with "image" (n,h,w,3) and "labels" (n,c).
+    """
+
+    def loss_fn(params, batch_stats, batch, rng, step):
+        statistics = []
+
+        def net_fn(images, rng):
+            maps, updated = _apply(model, params, batch_stats, images, rng)
+            statistics.append(updated)
+            return maps
+
+        loss, metrics = seam_loss(net_fn, batch["image"], batch["labels"], rate=rate, rng=rng)
+        return loss, (statistics[0], metrics)
+
+    return loss_fn
+
+
 def affinity(model: nn.Module, *, radius: int, border: str = "full") -> LossFn:
     """AffinityNet's loss on the pixel pairs of the seeds.
 
@@ -139,4 +167,4 @@ def _apply(model: nn.Module, params: dict, batch_stats: dict, images: jax.Array,
     """The float32 output of a network in training, and its new running statistics."""
     variables = {"params": params, "batch_stats": batch_stats}
     (output, _), updated = model.apply(variables, images, train=True, rngs={"dropout": rng}, mutable=["batch_stats"])
-    return output.astype(jnp.float32), updated["batch_stats"]
+    return jax.tree.map(lambda maps: maps.astype(jnp.float32), output), updated["batch_stats"]

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from ml_collections import ConfigDict
 
-from ssenet_jax.models import AffinityNet, CamNet, DeepLab, default_frozen
+from ssenet_jax.models import AffinityNet, CamNet, DeepLab, SeamNet, default_frozen
 from ssenet_jax.training import objectives, operators
 from ssenet_jax.training.step import LossFn, Recipe
 
@@ -66,6 +66,10 @@ def _ser_loss(config: ConfigDict, model: nn.Module, steps: int) -> LossFn:
     )
 
 
+def _seam_loss(config: ConfigDict, model: nn.Module, steps: int) -> LossFn:
+    return objectives.seam(model, config.seam.rate)
+
+
 def _plain_loss(config: ConfigDict, model: nn.Module, steps: int) -> LossFn:
     return objectives.classifier(model)
 
@@ -73,6 +77,7 @@ def _plain_loss(config: ConfigDict, model: nn.Module, steps: int) -> LossFn:
 REGULARISERS = {
     "none": Regulariser(CamNet, _plain_loss, ()),
     "ser": Regulariser(CamNet, _ser_loss, ("ser",)),
+    "seam": Regulariser(SeamNet, _seam_loss, ("seam",)),
 }
 
 

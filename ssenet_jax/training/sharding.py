@@ -67,6 +67,30 @@ def check_batch(batch_size: int, mesh: Mesh, accumulate: int = 1) -> None:
         )
 
 
+def part_for_batch(batch_size: int, mesh: Mesh, accumulate: int = 1) -> Mesh:
+    """The largest part of a mesh over which a global batch parts evenly: as many devices of each process.
+
+    The batch, and so the loss and its gradient, stay what they are on one device; what is left out idles.
+
+    Raises:
+        ValueError: the processes alone part the batch unevenly; the nearest batches that work are named.
+    """
+    parts = max(1, accumulate)
+    groups: dict[int, list] = {}
+    for device in mesh.devices.flat:
+        groups.setdefault(device.process_index, []).append(device)
+    for each in range(min(map(len, groups.values())), 0, -1):
+        if batch_size % (each * len(groups) * parts) == 0:
+            return make_mesh(devices=[device for group in groups.values() for device in group[:each]])
+    unit = len(groups) * parts
+    below, above = batch_size // unit * unit, -(-batch_size // unit) * unit
+    nearest = " or ".join(f"{size}" for size in (below, above) if size)
+    raise ValueError(
+        f"batch_size {batch_size} does not divide by {len(groups)} processes x {parts} micro-batches; "
+        f"take {nearest}"
+    )
+
+
 def place(tree, shardings):
     """Copies host or device arrays, the same on every process, to where `shardings` says; the originals stay alive.
 

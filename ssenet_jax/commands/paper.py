@@ -1,0 +1,119 @@
+"""Every stage of a config on accelerators that are not here: what it takes of them, and how long all of it is."""
+
+import dataclasses
+import functools
+import math
+from collections.abc import Callable
+
+from ml_collections import ConfigDict
+
+from ssenet_jax.commands import programs
+from ssenet_jax.commands.chips import GIB, Devices
+from ssenet_jax.commands.compiling import Cost, cost_of, remembered, sources
+from ssenet_jax.commands.steps import Step, size_of_data
+from ssenet_jax.stages.table import TABLE, asked_for
+
+# Seconds of one core for a photo, where a stage works on the host: AMD EPYC, 375 x 500 pixels.
+HOST_SECONDS = {"refine_seeds": 0.6, "label": 0.01, "label with a CRF": 0.3}
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """One program of one stage.
+
+    Attributes:
+        stage, program: for people.
+        images: that the stage has to do with it.
+        calls: images of a call, on all devices together.
+        seconds: of a call; nan where it cannot be said.
+        cost: of a call, on each device; None for work of the host, and where it cannot be said.
+    """
+
+    stage: str
+    program: str
+    images: int
+    calls: float
+    seconds: float
+    cost: Cost | None = None
+
+    @property
+    def hours(self) -> float:
+        return self.images / self.calls * self.seconds / 3600
+
+
+def plan_all(config: ConfigDict, devices: Devices) -> list[Row]:
+    """A row for every program of every stage that the config asks for, in the order of the data flow.
+
+    Programs are compiled with the compiler's least effort; what it said is kept, and tracing them again is left out
+    while config and code stand.
+    """
+    rows = []
+    for name in asked_for(config):
+        make = _training if TABLE[name].training else _applied
+        rows += make(config, name, devices)
+    return rows
+
+
+def _training(config: ConfigDict, name: str, devices: Devices) -> list[Row]:
+    row = TABLE[name]
+    try:
+        step = Step(config, row.training, devices)
+    except ValueError as error:
+        return [Row(row.title, f"{error}", 0, 1, math.nan)]
+    size, steps = step.recipe.batch_size, step.recipe.steps
+    cost = _known(config, name, step.devices, lambda: step.compile(size, quickly=True))
+    what = f"step, batch {size}" + (f" on {step.devices.count} devices" if step.devices.count < devices.count else "")
+    return [Row(row.title, what, steps * size, size, cost.seconds(devices.each, config.dtype), cost)]
+
+
+def _applied(config: ConfigDict, name: str, devices: Devices) -> list[Row]:
+    """Images are independent: each device computes its own rows of a batch, so the program of one tells of all."""
+    row, data, one = TABLE[name], config.data, _one_of(devices)
+    split = (data.eval_split or data.train_split) if name == "segment" else data.train_split
+    num_classes, images = size_of_data(data, split)
+    sizes = programs.Sizes(config, -(-config.inference.batch_size * devices.hosts // devices.count), num_classes)
+    found = programs.of_stage(config, row.run, sizes)
+    if not found:
+        kind = "label with a CRF" if name == "label" and config.labels.crf else name
+        return [Row(row.title, "on the host, one core", images, 1, HOST_SECONDS.get(kind, math.nan))]
+    rows = []
+    for program in found:
+        cost = _known(config, f"{name}: {program.name}", one, functools.partial(cost_of, program, one, quickly=True))
+        seconds = cost.seconds(devices.each, config.dtype)
+        rows.append(Row(row.title, program.name, images, program.rows * devices.count, seconds, cost))
+    return rows
+
+
+def _one_of(devices: Devices) -> Devices:
+    mesh = type(devices.mesh)(devices.mesh.devices[:1], devices.mesh.axis_names, axis_types=devices.mesh.axis_types)
+    return devices._replace(count=1, mesh=mesh)
+
+
+def _known(config: ConfigDict, what: str, devices: Devices, make: Callable[[], Cost]) -> Cost:
+    kind = devices.mesh.devices.flat[0].device_kind
+    return remembered(make, sources(), config.to_json(), what, devices.count, kind, devices.each)
+
+
+def table(rows: list[Row]) -> str:
+    """The rows as a table in Markdown, and the sum of the hours."""
+    head = ("stage", "program", "peak, GiB", "TFLOP", "GB moved", "ms", "images an hour", "images", "hours")
+    total = sum(row.hours for row in rows if math.isfinite(row.hours))
+    lines = [head, ("---",) * len(head), *map(_cells, rows), ("all", *[""] * 7, f"{total:.2f}")]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def _cells(row: Row) -> tuple[str, ...]:
+    if row.cost is None:
+        figures = ("", "", "")
+    else:
+        peak = "not compiled" if row.cost.peak is None else f"{row.cost.peak / GIB:.2f}"
+        figures = (peak if row.cost.fits else f"{peak}, too much", _number(row.cost.flops / 1e12),
+                   _number(row.cost.traffic / 1e9))  # fmt: skip
+    if not math.isfinite(row.seconds):
+        return (row.stage, row.program, *figures, *[""] * 4)
+    rate = f"{3600 * row.calls / row.seconds:,.0f}"
+    return (row.stage, row.program, *figures, _number(1e3 * row.seconds), rate, f"{row.images:,}", _number(row.hours))
+
+
+def _number(value: float) -> str:
+    return f"{value:.3g}" if math.isfinite(value) else ""

@@ -1,0 +1,29 @@
+"""Table 1: the baseline and the branch rates 0.6 to 0.2, their CAMs and random walks."""
+
+from ssenet_jax.experiments.experiment import BASELINE, TRAIN, Column, Experiment, Variant
+
+RATES = (0.6, 0.5, 0.4, 0.3, 0.2)
+CAM = dict(zip(RATES, (48.5, 48.9, 49.4, 49.8, 49.4), strict=True))
+WALK = dict(zip(RATES, (61.5, 61.7, 61.8, 62.1, 61.7), strict=True))
+
+
+def _variants(config):
+    rates = dict.fromkeys((*RATES, config.ser.rate))  # a config whose own rate is another one shows it too
+    own = [Variant(f"rate {rate:g}", {"classifier.regulariser": "ser", "ser.rate": rate}) for rate in rates]
+    return [Variant("baseline", BASELINE), *own]
+
+
+def _published(baseline, of_rate):
+    return {"baseline": baseline} | {f"rate {rate:g}": figure for rate, figure in of_rate.items()}
+
+
+EXPERIMENT = Experiment(
+    title="Table 1: rates of the second branch",
+    about="How small should the second branch's image be?",
+    stages=("propagate",),
+    variants=_variants,
+    columns=(
+        Column("CAM", "infer_cams", TRAIN, published=_published(47.3, CAM)),
+        Column("CAM + random walk", "propagate", TRAIN, published=_published(58.8, WALK)),
+    ),
+)

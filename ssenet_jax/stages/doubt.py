@@ -1,0 +1,127 @@
+"""How doubtful the mask of a photo is, from what the stages stored: no mask to compare with is needed."""
+
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ssenet_jax import artifacts
+from ssenet_jax.artifacts import Cam
+from ssenet_jax.datasets import Source
+from ssenet_jax.datasets.augment import resize_mask
+from ssenet_jax.datasets.records import IGNORE
+from ssenet_jax.stages.context import Place
+from ssenet_jax.stages.labels import seed_labels
+from ssenet_jax.stages.seeds import Background
+from ssenet_jax.stages.table import TABLE
+from ssenet_jax.training.logs import Progress
+
+NEAR = 0.65  # a pixel whose second score is this share of its best or more could have become either
+FILE = "doubt.json"
+
+
+class Doubt(NamedTuple):
+    """What makes the mask of one photo doubtful.
+
+    Attributes:
+        doubt: 0 where nothing does, to 1; photos are sorted by it.
+        undecided: share of the photo whose two best scores, the background's among them, are close.
+        disagreement: share of the pixels which the CRF's seed or the label map calls an object where the two differ;
+            None without seeds.
+        coverage: (class index, share of the photo) of each of its classes; a share is 0 where none was found.
+    """
+
+    doubt: float
+    undecided: float
+    disagreement: float | None
+    coverage: Sequence[tuple[int, float]]
+
+
+def scores_place(workdir: Path) -> Place | None:
+    """Where the scores of a run lie that decide its masks: the walk's, or else the CAMs; None before there are any."""
+    places = (Place(name, workdir, TABLE[name].writes) for name in ("propagate", "infer_cams"))
+    return next((place for place in places if any(place.folder.glob("*.npz"))), None)
+
+
+def measure(scores: Cam, background: Background, seeds: np.ndarray | None, labels: np.ndarray | None) -> Doubt:
+    """The doubt about one photo's mask.
+
+    Args:
+        scores: (h, w, m) of the classes that the photo has.
+        background: that the classes stand against.
+        seeds: label map of the CRF, of any size; None when there is none.
+        labels: label map of the run, of any size; None stands for the best score of each pixel.
+    """
+    against = background.before(scores.maps)
+    cut = scores.labels_of(against.argmax(-1))
+    labels = cut if labels is None else labels
+    coverage = [(int(c), float(np.mean(labels == c + 1))) for c in scores.classes]
+    if not coverage:
+        return Doubt(0.0, 0.0, None, coverage)
+    best = np.partition(against, -2, axis=-1)
+    undecided = float(np.mean(best[..., -2] >= NEAR * best[..., -1]))
+    disagreement = None if seeds is None else _disagreement(resize_mask(seeds, labels.shape), labels)
+    missing = sum(share == 0 for _, share in coverage) / len(coverage)
+    parts = [undecided, *([] if disagreement is None else [disagreement])]
+    mean = sum(parts) / len(parts)
+    return Doubt(max(mean, missing), undecided, disagreement, coverage)
+
+
+def _disagreement(seeds: np.ndarray, labels: np.ndarray) -> float:
+    told = labels != IGNORE
+    objects = told & ((seeds > 0) | (labels > 0))
+    return float(np.sum(told & (seeds != labels)) / max(1, objects.sum()))
+
+
+def measure_all(workdir: Path, settings: Any, sources: Mapping[str, Source]) -> dict[str, Doubt]:
+    """The doubt of every photo that has scores, in the order given; measured once for each state of its files.
+
+    Args:
+        workdir: of the run; keeps what was measured in `doubt.json`.
+        settings: the config's section `labels`.
+        sources: the photos, by split.
+
+    Raises:
+        ValueError: a damaged file; names it.
+    """
+    scores = scores_place(workdir)
+    if scores is None:
+        return {}
+    background, path = Background(settings.background, settings.alpha), workdir / FILE
+    places = (scores, *(Place(name, workdir, TABLE[name].writes) for name in ("refine_seeds", "label")))
+    images = [(image_id, split) for split, source in sources.items() for image_id in source.ids]
+    files = {image[0]: [place.file(*image) for place in places] for image in images}
+    states = {i: [*background, *map(_state, paths)] for i, paths in files.items() if paths[0].exists()}
+    known = artifacts.read_json(path) if path.exists() else {}
+    todo = [i for i, state in states.items() if i not in known or known[i]["state"] != state]
+    with Progress("how doubtful the masks are", len(todo)) as progress, ThreadPoolExecutor(2) as pool:
+        for image_id, found in zip(todo, pool.map(lambda i: _measure_files(background, *files[i]), todo), strict=True):
+            known[image_id] = {"state": states[image_id], "doubt": found}
+            progress.advance(1)
+    if todo:
+        artifacts.write_json(path, known)
+    return {image_id: _stored(known[image_id]["doubt"]) for image_id in states}
+
+
+def _stored(values: Sequence) -> Doubt:
+    *figures, coverage = values
+    return Doubt(*figures, [tuple(pair) for pair in coverage])
+
+
+def _state(file: Path) -> list[int] | None:
+    """What changes when a file is written again."""
+    if not file.exists():
+        return None
+    status = file.stat()
+    return [status.st_mtime_ns, status.st_size]
+
+
+def _measure_files(background: Background, scores: Path, seeds: Path, labels: Path) -> Doubt:
+    return measure(
+        artifacts.read_cam(scores),
+        background,
+        seed_labels(artifacts.read_seeds(seeds)[0]) if seeds.exists() else None,
+        artifacts.read_mask(labels) if labels.exists() else None,
+    )

@@ -1,0 +1,163 @@
+"""What CAMs are like beside their mIoU: equivariance under operators, classification, and each test scale alone."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ssenet_jax import equivariance, metrics
+from ssenet_jax.artifacts import read_arrays, write_arrays
+from ssenet_jax.cam import normalize_cam
+from ssenet_jax.checkpoint import load_variables
+from ssenet_jax.datasets import Source
+from ssenet_jax.datasets.augment import centre_crop, resize_mask
+from ssenet_jax.stages import apply, batching, inference
+from ssenet_jax.stages.context import Context, Job
+from ssenet_jax.stages.score import Subject, finite
+
+OPERATORS = {
+    "resize 0.5": equivariance.resize(0.5),
+    "resize 0.3": equivariance.resize(0.3),
+    "hflip": equivariance.hflip(),
+    "rotate 20": equivariance.rotate(20.0),
+    "translate 0.1": equivariance.translate(0.1, 0.1),
+    "affine": equivariance.affine(((0.9, 0.1, 0.0), (-0.1, 0.9, 0.0))),
+}
+
+
+class Crops(NamedTuple):
+    """What is measured on the centre crops of images, at the size of the classifier's training."""
+
+    errors: np.ndarray  # (n, o) mean |f(Ax) - A f(x)| of each operator
+    scores: np.ndarray  # (n, c) of the classes
+
+
+def measure_cams(context: Context, job: Job) -> None:
+    """Measures the sample of held-out images; what lies in a file is what an image adds to the figures."""
+    config, (training,) = context.config, job.reads
+    variables = load_variables(training.folder, training.stage)
+    model = context.network(training.stage.removeprefix("train_"))
+    sources = context.measured_images()
+    records = {r["id"]: r for split, todo in job.todo.items() for r in _with_split(sources[split], split, todo)}
+    if not records:
+        return
+    crops = _on_crops(context, model, variables, list(records.values()))
+    maps: dict[str, list[np.ndarray]] = {image_id: [] for image_id in records}
+    for scale in config.cam.scales:
+        cams = inference.cam_function(model, scales=(scale,), flip=config.cam.flip)
+
+        def finish(record, cam):
+            height, width = record["image"].shape[:2]
+            cam = cam[:height, :width, : int(record["labels"].sum())]
+            maps[record["id"]].append(cam.astype(np.float16))
+
+        todo = apply.counted(f"{job.title}, scale {scale:g}", records.values(), len(records))
+        apply.run_network(config, todo, _prepare, cams, variables, finish)
+    for (image_id, record), errors, scores in zip(records.items(), *crops, strict=True):
+        place = job.writes.file(image_id, record["split"])
+        write_arrays(place, errors=errors, scores=scores, maps=np.stack(maps[image_id]), labels=record["labels"])
+
+
+def _with_split(source: Source, split: str, todo: Sequence[int]) -> list[dict]:
+    return [{**source[index], "split": split} for index in todo]
+
+
+def _prepare(records: list[dict], canvas: tuple[int, int], rows: int) -> tuple:
+    photos = batching.padded_images([r["image"] for r in records], canvas, rows)
+    return photos, *batching.class_slots([r["labels"] for r in records], rows)
+
+
+def _on_crops(context: Context, model: Any, variables: dict, records: Sequence[dict]) -> Crops:
+    crop, rows = context.config.classifier.crop, context.config.inference.batch_size
+    function, found = error_function(model), []
+    for start in range(0, len(records), rows):
+        part = records[start : start + rows]
+        part = [*part, *[part[-1]] * (rows - len(part))]
+        images = np.stack([centre_crop(r["image"], crop, context.backbone.mean, context.backbone.std) for r in part])
+        found.append(jax.device_get(function(variables, images, np.stack([r["labels"] for r in part]))))
+    errors, scores = (np.concatenate([getattr(one, name) for one in found]) for name in Crops._fields)
+    return Crops(errors[: len(records)], scores[: len(records)])
+
+
+def error_function(model: Any) -> Callable:
+    """Builds the measures of a batch of crops: ``f(variables, images, labels)`` -> `Crops`.
+
+    The maps are enlarged to their image, as the regulariser's are, and normalised where the operator leaves no border;
+    an error is the mean over those pixels and the present classes.
+    """
+
+    def measure(variables, images, labels):
+        def f(x):
+            return inference.class_maps(model, variables, x)
+
+        transformed = [operator(images) for operator in OPERATORS.values()]
+        (cam, scores), *others = _together(f, [images, *transformed])
+        own = equivariance.resize_to(cam, images.shape[1:3])
+        inside = jnp.ones_like(images[:1, :, :, :1])
+        errors = []
+        for operator, (other, _), image in zip(OPERATORS.values(), others, transformed, strict=True):
+            where = operator(inside) > 0.999
+            other = equivariance.resize_to(other, image.shape[1:3])
+            pair = [normalize_cam(jnp.where(where, maps, 0.0), labels) for maps in (other, operator(own))]
+            gap = jnp.sum(jnp.abs(pair[0] - pair[1]), axis=(1, 2, 3))
+            errors.append(gap / (jnp.sum(where, dtype=jnp.float32) * jnp.maximum(labels.sum(-1), 1)))
+        return Crops(jnp.stack(errors, axis=1), scores)
+
+    return jax.jit(measure)
+
+
+def _together(f: Callable, batches: Sequence[jax.Array]) -> list[inference.ClassMaps]:
+    """f of each batch, those of one shape in one call."""
+    found: dict[int, inference.ClassMaps] = {}
+    for shape in dict.fromkeys(batch.shape for batch in batches):
+        alike = [index for index, batch in enumerate(batches) if batch.shape == shape]
+        results = f(jnp.concatenate([batches[index] for index in alike]))
+        parts = zip(*(jnp.split(result, len(alike)) for result in results), strict=True)
+        found.update({index: inference.ClassMaps(*part) for index, part in zip(alike, parts, strict=True)})
+    return [found[index] for index in range(len(batches))]
+
+
+def score_measures(context: Context, subjects: Sequence[Subject]) -> list[dict]:
+    """The figures of the sample: "equivariance" by operator, "mean_ap" and "ap" by class, "scales" mIoU by scale."""
+    return [_score(context, subject) for subject in subjects]
+
+
+def _score(context: Context, subject: Subject) -> dict:
+    settings, k = context.config.evaluate, len(subject.source.class_names) + 1
+    alphas = settings.alphas if settings.best_alpha else (settings.alpha,)
+    errors, scores, labels, total = [], [], [], 0
+    for index in range(len(subject.source)):
+        record = subject.source[index]
+        path = subject.place.file(record["id"], subject.split)
+        error, score, maps, label = read_arrays(path, "errors", "scores", "maps", "labels")
+        errors.append(error)
+        scores.append(score)
+        labels.append(label)
+        if "mask" in record:
+            total = total + _by_scale(maps, np.flatnonzero(label), record["mask"], alphas, k)
+    of_images = np.stack(labels), np.stack(scores)
+    names, ap = subject.source.class_names, metrics.average_precision(*of_images)
+    miou = [max(map(metrics.mean_iou, of_scale)) for of_scale in total]
+    return {
+        "stage": subject.place.stage,
+        "split": subject.split,
+        "num_images": len(subject.source),
+        "config_hash": subject.config_hash,
+        "equivariance": dict(zip(OPERATORS, np.mean(errors, axis=0).tolist(), strict=True)),
+        "mean_ap": finite(metrics.mean_average_precision(*of_images)),
+        "ap": {name: finite(value) for name, value in zip(names, ap, strict=True)},
+        "scales": {f"{scale:g}": finite(value) for scale, value in zip(context.config.cam.scales, miou, strict=True)},
+    }
+
+
+def _by_scale(maps: np.ndarray, classes: np.ndarray, mask: np.ndarray, alphas: Sequence[float], k: int) -> np.ndarray:
+    """(s, a, k, k) confusions of the maps (s, h, w, m) of one image at every alpha."""
+    mask = resize_mask(mask, maps.shape[1:3])
+    found = []
+    for of_scale in maps:
+        best = of_scale.max(-1, initial=0)
+        winner = classes[of_scale.argmax(-1)] + 1 if len(classes) else np.zeros(best.shape, np.int64)
+        found.append(metrics.alpha_confusions(best, winner, mask, alphas, k))
+    return np.stack(found)

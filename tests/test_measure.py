@@ -1,0 +1,63 @@
+"""CAM measures: what is equivariant has no error, what is not has one; classification and scales as counted by hand."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import linen as nn
+
+from ssenet_jax.artifacts import read_json
+from ssenet_jax.metrics import average_precision, mean_average_precision
+from ssenet_jax.stages.measure import OPERATORS, error_function
+from ssenet_jax.training.logs import read_lines
+
+
+class Pointwise(nn.Module):
+    """Maps that are the image's own channels, or with `tilt` brighter to the right: not equivariant to mirroring."""
+
+    tilt: float = 0.0
+
+    def __call__(self, images, train=False, sizes=None):
+        ramp = 1 + self.tilt * jnp.linspace(0, 1, images.shape[2], dtype=jnp.float32)[None, None, :, None]
+        return images[..., :2] * ramp, {}
+
+
+@pytest.fixture(scope="module")
+def images():
+    """Smooth blobs away from the border, so that resampling costs little."""
+    y, x = np.mgrid[:40, :40] / 40
+    blob = np.exp(-((y - 0.5) ** 2 + (x - 0.4) ** 2) / 0.02)
+    return np.stack([blob, blob.T, blob], axis=-1)[None].astype(np.float32)
+
+
+def test_maps_that_follow_the_image_have_no_error(images):
+    errors, scores = error_function(Pointwise())({}, images, np.ones((1, 2), np.float32))
+    assert errors.shape == (1, len(OPERATORS)) and float(errors.max()) < 2e-3
+    np.testing.assert_allclose(scores, images[..., :2].mean((1, 2)), rtol=1e-5)
+
+
+def test_maps_that_depend_on_the_place_have_one_and_absent_classes_do_not_count(images):
+    labels = np.array([[1, 0]], np.float32)
+    errors, _ = error_function(Pointwise(tilt=2.0))({}, images, labels)
+    ramp = 1 + 2 * np.linspace(0, 1, 40)
+    own = images[0, ..., 0] * ramp
+    mirrored = images[0, :, ::-1, 0] * ramp
+    expected = np.abs(mirrored / mirrored.max() - own[:, ::-1] / own.max()).mean()
+    assert float(errors[0, list(OPERATORS).index("hflip")]) == pytest.approx(expected, rel=1e-3)
+
+
+def test_average_precision_of_a_small_ranking():
+    labels = np.array([[1, 0, 0], [0, 1, 0], [1, 0, 0]])
+    scores = np.array([[0.9, 0.5, 1.0], [0.8, 0.5, 2.0], [0.1, 0.2, 3.0]])
+    np.testing.assert_allclose(average_precision(labels, scores), [(1 + 2 / 3) / 2, 0.5, np.nan])
+    assert mean_average_precision(labels, scores) == pytest.approx((5 / 6 + 0.5) / 2)
+
+
+def test_a_run_has_the_measures_and_a_validation_curve(tiny):
+    record = read_json(tiny / "metrics" / "measure_cams.test.json")
+    assert record["num_images"] == 3 and set(record["equivariance"]) == set(OPERATORS)
+    assert all(0 <= value <= 1 for value in record["equivariance"].values()) and 0 <= record["mean_ap"] <= 1
+    assert list(record["scales"]) == ["1"] and record["scales"]["1"] > 0
+    lines = read_lines(tiny / "logs" / "train_classifier.jsonl")
+    assert [line["step"] for line in lines if "val_mean_ap" in line] == [2, 4]
+    page = (tiny / "report.html").read_text(encoding="utf-8")
+    assert "What the CAMs are like" in page and "Classification on held-out images" in page

@@ -1,0 +1,79 @@
+"""The search for labels: what its table says is what a run with those keys reaches."""
+
+import json
+import shutil
+
+import pytest
+
+from ssenet_jax.artifacts import flatten, read_json
+from ssenet_jax.commands.configs import config_of
+from ssenet_jax.experiments.store import link_stage
+from ssenet_jax.main import main
+from ssenet_jax.stages.context import Context
+from ssenet_jax.stages.label_search import power_at, search, threshold_of
+from ssenet_jax.stages.runner import run_stages
+from ssenet_jax.stages.seeds import Background
+
+
+@pytest.fixture(scope="module")
+def workdir(tiny, tmp_path_factory):
+    """A run to search in; the search leaves files there."""
+    return shutil.copytree(tiny, tmp_path_factory.mktemp("tune") / "run")
+
+
+@pytest.fixture(scope="module")
+def found(workdir):
+    """What the search finds on all twelve images of a run."""
+    return search(Context(config_of(workdir), workdir), 100)
+
+
+@pytest.mark.parametrize(("source", "crf"), [("cam", True), ("walk", False), ("seeds", True)])
+def test_a_run_with_the_keys_of_a_row_reaches_its_figures(workdir, found, tmp_path, source, crf):
+    row = next(one for one in found if (one.choice.scores.source, one.choice.crf) == (source, crf))
+    config, made = config_of(workdir), Context(config_of(workdir), workdir)
+    for key, value in row.choice.overrides().items():
+        section, name = key.split(".")
+        config[section][name] = value
+    for stage in ("train_classifier", "infer_cams", "refine_seeds", "train_affinity"):
+        link_stage(stage, made, tmp_path)
+    run_stages(config, tmp_path, ("propagate", "label"))
+    assert read_json(tmp_path / "metrics" / "label.train.json")["miou"] == pytest.approx(row.miou, rel=2e-3)
+
+
+def test_rows_come_best_first_and_a_second_search_reads_what_the_first_wrote(workdir, found, capsys):
+    written = {path: path.stat().st_mtime_ns for path in (workdir / "tune").rglob("*.npz")}
+    assert main(["tune", "labels", f"--workdir={workdir}"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    figures = [float(line.split()[0]) for line in lines[1:-1]]
+    assert len(figures) == len(found) and figures == sorted(figures, reverse=True)
+    best = " ".join(f"--config.{key}={value}" for key, value in found[0].choice.overrides().items())
+    assert lines[-1].endswith(best)
+    assert {path: path.stat().st_mtime_ns for path in (workdir / "tune").rglob("*.npz")} == written
+
+
+@pytest.mark.parametrize("alpha", [0.5, 1.0, 4.0, 24.0])
+def test_a_power_is_a_threshold_on_the_best_score(alpha):
+    threshold = threshold_of(Background("power", alpha))
+    assert threshold == pytest.approx((1 - threshold) ** alpha) and power_at(threshold) == pytest.approx(alpha)
+
+
+def test_the_config_of_a_workdir_is_that_of_its_run_and_another_version_is_named(workdir, tmp_path):
+    saved = read_json(workdir / "config.json")
+    assert flatten(config_of(workdir)) == flatten(saved)
+    del saved["labels"]["crf"]
+    (tmp_path / "config.json").write_text(json.dumps(saved))
+    with pytest.raises(ValueError, match="lacks the key labels.crf"):
+        config_of(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ([], "config.json does not exist"),
+        (["--sample=0"], "--sample is 0"),
+        (["--crf=1"], "--crf=1 is not an option"),
+    ],
+)
+def test_what_cannot_be_tuned_is_one_line(tmp_path, capsys, words, message):
+    assert main(["tune", "labels", f"--workdir={tmp_path}", *words]) == 2
+    assert message in capsys.readouterr().err
