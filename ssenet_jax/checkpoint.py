@@ -86,8 +86,7 @@ class Checkpoints:
 
         Args:
             step: number of finished training steps.
-            variables: tree of arrays, all that inference needs.
-            momentum: tree of arrays.
+            variables, momentum: trees of arrays; the first is all that inference needs.
             loop: what JSON can hold: the state of the input and of the running means.
 
         Raises:
@@ -113,8 +112,7 @@ class Checkpoints:
         several processes all do the same, also when only one of them finds the damage.
 
         Args:
-            variables: tree of jax.ShapeDtypeStruct with the shardings wanted.
-            momentum: the same for the momentum.
+            variables, momentum: trees of jax.ShapeDtypeStruct with the shardings wanted.
             fits: whether what was saved as `loop` of a step is a state to go on from.
 
         Raises:
