@@ -363,7 +363,9 @@ def test_many_photos_are_listed_at_once_and_their_doubt_is_measured_once(scored_
     config, workdir = scored_run
     names = [f"p{i:04}" for i in range(1000)]
     measured = []
-    monkeypatch.setattr(doubt, "_measure_files", lambda *files: measured.append(1) or doubt.Doubt(0.5, 0.5, None, []))
+    monkeypatch.setattr(
+        doubt, "_measure_files", lambda *files: measured.append(1) or doubt.Doubt(0.5, 0.5, 0.0, None, [])
+    )
     photo = (tmp_path / "photos/images/b.png").read_bytes()
     (tmp_path / "photos/train.csv").write_text("image,labels\n" + "".join(f"{name}.png,oak\n" for name in names))
     for name in names:

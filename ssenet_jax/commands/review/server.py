@@ -204,6 +204,7 @@ def _rounded(doubt: Any) -> dict:
     return {
         "doubt": round(doubt.doubt, 4),
         "undecided": round(doubt.undecided, 4),
+        "contested": round(doubt.contested, 4),
         "disagreement": disagreement,
         "coverage": [[label + 1, round(share, 4)] for label, share in doubt.coverage],
     }

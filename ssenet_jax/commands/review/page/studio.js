@@ -44,7 +44,9 @@ export class Studio {
     on("clear", () => this.clear());
     on("finish", () => this.tools.closePolygon());
     on("corner", () => this.tools.removeCorner());
-    on("other", () => { if ($("other").value) this.choose(Number($("other").value)); }, "change");
+    on("other", () => this.chooseOther(), "change");
+    on("other", () => { this.byKey = true; }, "keydown");
+    on("other", () => { this.byKey = false; }, "pointerdown");
     const power = this.page.run.background === "power";
     Object.assign($("alpha"), power ? { min: 0.5, max: 32, step: 0.5 } : { min: 0, max: 1, step: 0.01 });
   }
@@ -170,6 +172,12 @@ export class Studio {
       chip.tabIndex = chosen ? 0 : -1;
     }
     if (this.tools.name === "eraser" || this.tools.name === "hand") this.useTool("brush");
+  }
+
+  chooseOther() {
+    if (!$("other").value) return;
+    this.choose(Number($("other").value));
+    if (!this.byKey) $("stage").focus({ preventScroll: true }); // a list that has the focus would take the keys of the tools
   }
 
   fromSlider() {
@@ -326,8 +334,9 @@ export class Studio {
     const shares = coverage(this.photo.labels), { entry } = this;
     const rows = this.offered.filter((label) => label).map((label) => [this.page.run.classes[label] ?? "unsure", shares.get(label) ?? 0]);
     const shown = rows.filter(([, share], at) => share > 0 || at < this.photo.classes.length).map(([name, share]) => [name, percent(share)]);
-    shown.push(["Doubt", percent(entry.doubt)], ["Undecided pixels", percent(entry.undecided)]);
-    if (entry.disagreement !== null) shown.push(["CRF and walk disagree", percent(entry.disagreement)]);
+    shown.push(["Doubt", percent(entry.doubt)], ["Close to another label", percent(entry.undecided)]);
+    if (this.photo.classes.length > 1) shown.push(["Two classes close", percent(entry.contested)]);
+    if (entry.disagreement !== null) shown.push(["CRF and mask disagree", percent(entry.disagreement)]);
     $("figures").replaceChildren(...shown.flatMap(([name, value]) => {
       const term = document.createElement("dt"), figure = document.createElement("dd");
       term.textContent = name;
