@@ -240,8 +240,7 @@ class Page {
     if (command && !["z", "y"].includes(typed)) return;
     const digit = /^[0-9]$/.test(typed) && !command;
     if (digit) {
-      const label = typed === "0" ? 0 : studio.offered?.[typed - 1];
-      if (label !== undefined) studio.choose(label);
+      studio.classes.chooseKey(Number(typed));
     } else if (actions[typed]) {
       event.preventDefault();
       actions[typed]();
