@@ -222,6 +222,7 @@ def _masks(class_names: Sequence[str], doubts: Mapping[str, Any]) -> dict[str, A
         "rows": rows,
         "coverage": _mean(covered),
         "undecided": _mean([doubt.undecided for doubt in doubts.values()]),
+        "contested": _mean([doubt.contested for doubt in doubts.values()]),
         "disagreement": _mean(parted),
     }
 
