@@ -20,7 +20,9 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
 
-if importlib.util.find_spec("jaxtyping") is None:  # annotations only: a bare machine does without
+try:
+    import jaxtyping  # noqa: F401
+except ModuleNotFoundError:  # it is for annotations only: a bare machine does without
     names = ("Array", "Bool", "Float", "Float32", "Int", "Integer", "Num", "Shaped", "UInt8")
     stand_in = ModuleType("jaxtyping")
     stand_in.__dict__.update({name: type(name, (), {"__class_getitem__": lambda *given: Any}) for name in names})
@@ -75,18 +77,21 @@ def main():
     parser.add_argument("--tiny", action="store_true")
     given = parser.parse_args()
     setting, end = TINY if given.tiny else FULL, time.monotonic() + 60 * given.minutes
-    subject = "gpu_tiny" if given.tiny else "gpu"
+
+    def table(name: str, rows: list[dict], note: str) -> None:
+        report("" if given.tiny else name, rows, note)
+
     checked = checks(given.tiny)
-    report(f"{subject}_checks", checked, "Against the CPU and the authors' code, relative to the largest value.")
+    table("gpu_checks", checked, "Against the CPU and the authors' code, relative to the largest value.")
     if not all(row["passed"] for row in checked):
         raise SystemExit("the device's results are not those of the CPU; no times were taken")
     cases = [*training(setting), *applied(setting), *walks(setting), *torch_training(setting)]
     rows = [timed(case, setting.repeats, end) for case in cases]
     note = f"bfloat16, {setting.crop} x {setting.crop} crops, photos of {setting.photo}, {setting.repeats} rounds;"
-    report(subject, rows, f"{note} median (range).")
-    report(f"{subject}_hours", hours(rows), f"For {IMAGES} training and {VAL_IMAGES} val images on one device.")
+    table("gpu", rows, f"{note} median (range).")
+    table("gpu_hours", hours(rows), f"For {IMAGES} training and {VAL_IMAGES} val images on one device.")
     if time.monotonic() < end:
-        report(f"{subject}_profile", profile(setting), "Device time of a training step with SER, the largest terms.")
+        table("gpu_profile", profile(setting), "Device time of a training step with SER, the largest terms.")
 
 
 def timed(case: Case, repeats: int, end: float) -> dict:

@@ -39,12 +39,14 @@ def ratios(seconds: dict[str, list[float]], name: str, baseline: str) -> list[fl
 
 
 def report(subject: str, rows: list[dict], note: str) -> None:
-    """Prints the rows as a table and writes them with the machine they were measured on."""
+    """Prints the rows as a table and writes them, with the machine they were measured on; no file for no subject."""
     names = list(rows[0])
     print(f"| {' | '.join(names)} |\n|{'---|' * len(names)}")
     for row in rows:
         print(f"| {' | '.join(str(row[name]) for name in names)} |")
     print(note)
+    if not subject:
+        return
     RESULTS.mkdir(exist_ok=True)
     record = {"subject": subject, "machine": machine(), "note": note, "rows": rows}
     (RESULTS / f"{subject}.json").write_text(json.dumps(record, indent=1) + "\n")

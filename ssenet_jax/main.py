@@ -9,6 +9,7 @@ import signal
 import sys
 from typing import NamedTuple
 
+from ssenet_jax.messages import one_line
 from ssenet_jax.training import stop
 
 
@@ -80,7 +81,7 @@ def _run(argv: list[str]) -> int:
     except (ValueError, OSError, MemoryError) as error:
         if options.traceback:
             raise
-        print(f"ssenet: {' '.join(str(error).split()) or 'out of memory'}", file=sys.stderr)
+        print(f"ssenet: {one_line(error) or 'out of memory'}", file=sys.stderr)
         return 2
 
 

@@ -17,7 +17,8 @@ from jaxtyping import Array, Float, Int
 
 from ssenet_jax.affinity import inside_pairs, pair_affinity, pair_offsets
 
-DENSE_CELLS = 1024  # up to which an accelerator squares the whole matrix
+# Up to which an accelerator squares the whole matrix: for four images at once as long as 78 short kernels of 10 us.
+DENSE_CELLS = 512
 
 
 @jax.tree_util.register_dataclass

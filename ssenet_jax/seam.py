@@ -211,22 +211,3 @@ def _largest_fifth(differences: Array) -> Array:
     """Mean over the fifth of an image's values that are the largest."""
     flat = differences.reshape(differences.shape[0], -1)
     return jnp.mean(jnp.sort(flat, axis=-1)[:, -max(1, int(flat.shape[1] * 0.2)) :])
-
-
-def fuse_refined(cams: Float[Array, "s n h w c"], valid: Bool[Array, "n h w"] | None = None) -> Float[Array, "n h w c"]:
-    """Sums refined maps of several scales and mirror images and brings each class to [0, 1]; compare `fuse_scales`.
-
-    Args:
-        cams: one map per scale and mirror image along the first axis, of the classes without the background, resized to
-            the image and flipped back, absent classes zero.
-        valid: where the image is; None when it is everywhere.
-
-    Returns:
-        (sum - min - 1e-5) / (max - min + 1e-5), at least 0; minimum and maximum over the valid pixels.
-    """
-    total = jax.nn.relu(jnp.sum(cams, axis=0))
-    inside = jnp.ones(total.shape[:3], bool) if valid is None else valid
-    low = jnp.min(total, axis=(1, 2), keepdims=True, where=inside[..., None], initial=jnp.inf)
-    high = jnp.max(total, axis=(1, 2), keepdims=True, where=inside[..., None], initial=0.0)
-    scaled = jax.nn.relu(total - low - 1e-5) / (high - low + 1e-5)
-    return jnp.where(inside[..., None], scaled, 0.0)

@@ -241,3 +241,34 @@ def test_a_record_without_its_mask_or_with_another_size_names_the_image():
     del record["mask"]
     with pytest.raises(ValueError, match="image a has no mask"):
         transform(record, generator())
+
+
+@pytest.mark.parametrize("size", [(80, 120), (30, 45), (40, 60), (7, 9)])
+def test_a_part_is_resized_as_the_whole_is(size):
+    for seed in range(5):
+        window = augment.random_window(generator(seed), *size, 24)
+        found, wanted = (
+            augment.resize_part(photo(), size, window),
+            augment.cut(augment.resize_image(photo(), size), window),
+        )
+        assert found.shape == wanted.shape and np.abs(found.astype(int) - wanted).max() <= 1
+
+
+def test_a_turned_hue_is_that_of_the_colour_circle_for_every_colour():
+    colours = generator().integers(0, 256, (40, 50, 3), np.uint8)
+    turned = colour_jitter(colours, FixedFactors(1, 1, 1, 0.1), brightness=0, contrast=0, saturation=0, hue=0.1)
+    wanted = [
+        colorsys.hsv_to_rgb((h + 26 / 255) % 1, s, v)
+        for h, s, v in (colorsys.rgb_to_hsv(*c) for c in colours.reshape(-1, 3) / 255)
+    ]
+    apart = np.abs(turned.reshape(-1, 3) - 255 * np.array(wanted))
+    # between the colours of the table it is linear: furthest off where two channels are equal
+    assert apart.mean() < 1 and apart.max() < 12
+
+
+def test_a_part_is_jittered_as_the_whole_is():
+    strong = {"brightness": 0.3, "contrast": 0.3, "saturation": 0.3, "hue": 0.1}
+    whole, seeds = photo(120, 160), range(6)
+    parts = [colour_jitter(whole[10:70, 20:90], generator(seed), **strong, whole=whole) for seed in seeds]
+    wholes = [colour_jitter(whole, generator(seed), **strong)[10:70, 20:90] for seed in seeds]
+    assert np.abs(np.subtract(parts, wholes, dtype=float)).max() <= 3

@@ -21,6 +21,7 @@ config
 cache
 arrays
 artifacts
+bounds
 datasets
 sampling
 equivariance
@@ -49,6 +50,7 @@ training.recipes
 training.loop
 report.charts
 report.pictures
+report.gallery
 report.page
 stages.seeds
 stages.manifest
@@ -60,6 +62,7 @@ stages.apply
 stages.reviewed
 stages.labels
 stages.score
+stages.measure
 stages.table
 stages.doubt
 stages.final

@@ -6,6 +6,7 @@ import pytest
 
 from ssenet_jax import artifacts
 from ssenet_jax.report import page as report
+from ssenet_jax.report.gallery import Shown
 from ssenet_jax.report.pictures import cam_picture, overlay_labels
 from ssenet_jax.stages.doubt import Doubt
 
@@ -103,12 +104,12 @@ def shown(workdir):
         )
 
     return [
-        report.Shown("infer_baseline_cams", "Baseline CAM", cam_of("baseline/cams")),
-        report.Shown("train_classifier", "Classifier", None),
-        report.Shown("infer_cams", "CAM", cam_of("cams")),
-        report.Shown("refine_seeds", "CRF seeds", None),
-        report.Shown("label", "Label", labels_of("pseudo_labels")),
-        report.Shown("segment", "Prediction", labels_of("predictions/test")),
+        Shown("infer_baseline_cams", "Baseline CAM", cam_of("baseline/cams")),
+        Shown("train_classifier", "Classifier", None),
+        Shown("infer_cams", "CAM", cam_of("cams")),
+        Shown("refine_seeds", "CRF seeds", None),
+        Shown("label", "Label", labels_of("pseudo_labels")),
+        Shown("segment", "Prediction", labels_of("predictions/test")),
     ]
 
 

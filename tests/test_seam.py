@@ -12,7 +12,7 @@ from ssenet_jax.models import SeamNet
 from ssenet_jax.pretrained import shapes_of
 from ssenet_jax.seam import (
     correlation_map,
-    fuse_refined,
+    normalize_refined,
     pixel_correlation,
     resize_aligned,
     resize_aligned_valid,
@@ -131,16 +131,15 @@ def test_what_does_not_fit_is_named():
         seam_loss(lambda images: (jnp.ones((1, 2, 2, 4)),) * 2, draw(1, 2, 9, 3), LABELS[:1])
 
 
-def test_fused_maps_reach_from_zero_to_one_inside_the_image():
-    cams = jax.nn.relu(draw(3, 1, 6, 8, 2)) + 0.5
-    alone = fuse_refined(cams)
+def test_refined_maps_reach_from_zero_to_one_inside_the_image():
+    maps = jax.nn.relu(draw(1, 6, 8, 2)) + 0.5
+    alone = normalize_refined(maps)
     assert np.min(alone) == 0 and 0.999 < np.max(alone) < 1
-    padded = jnp.pad(cams, ((0, 0), (0, 0), (0, 2), (0, 3), (0, 0)))
-    valid = jnp.pad(jnp.ones((1, 6, 8), bool), ((0, 0), (0, 2), (0, 3)))
-    fused = fuse_refined(padded, valid)
-    np.testing.assert_array_equal(fused[:, :6, :8], alone)
-    assert not np.any(fused[:, 6:]) and not np.any(fused[:, :, 8:])
-    assert not np.any(fuse_refined(jnp.zeros((2, 1, 3, 3, 1))))
+    pads = ((0, 0), (0, 2), (0, 3))
+    padded = normalize_refined(jnp.pad(maps, (*pads, (0, 0))), jnp.pad(jnp.ones((1, 6, 8), bool), pads))
+    np.testing.assert_array_equal(padded[:, :6, :8], alone)
+    assert not np.any(padded[:, 6:]) and not np.any(padded[:, :, 8:])
+    assert not np.any(normalize_refined(jnp.zeros((1, 3, 3, 1))))
 
 
 @pytest.fixture(scope="module")

@@ -105,7 +105,7 @@ def working(tmp_path):
     parent.communicate()
 
 
-def wait_until(true, seconds=60):
+def wait_until(true, seconds=180):
     end = time.monotonic() + seconds
     while not true():
         assert time.monotonic() < end

@@ -71,9 +71,13 @@ def _parse(arguments: list[str]) -> ConfigDict:
     config_flags.DEFINE_config_file("config", flag_values=values, sys_argv=words)
     try:
         values(words)
-    except (flags.Error, TypeError, ValueError) as error:
-        raise ValueError(f"{' '.join(arguments)}: {error}") from error
-    return values["config"].value
+        config = values["config"].value
+    except Exception as error:  # a config file is code, and may raise anything
+        reason = (str(error).strip() or type(error).__name__).splitlines()[-1]
+        raise ValueError(f"{' '.join(arguments)}: {reason}") from error
+    if not isinstance(config, ConfigDict):
+        raise ValueError(f"{arguments[0]}: its get_config gives a {type(config).__name__}, expected a ConfigDict")
+    return config
 
 
 def _check_keys(config: ConfigDict, overrides: list[str]) -> None:

@@ -95,6 +95,19 @@ def cut(array: np.ndarray, window: Window) -> np.ndarray:
     return array[window.top : window.top + window.height, window.left : window.left + window.width]
 
 
+def resize_part(image: Rgb, size: tuple[int, int], window: Window) -> Rgb:
+    """What `cut` takes of the resized image, at most a level apart; only that part of it is computed."""
+    (height, width), (new_height, new_width) = image.shape[:2], size
+    if (height, width) == tuple(size):
+        return cut(image, window)
+    left, right = (min(edge * width / new_width, width) for edge in (window.left, window.left + window.width))
+    top, bottom = (min(edge * height / new_height, height) for edge in (window.top, window.top + window.height))
+    picture = Image.fromarray(image)
+    return np.asarray(
+        picture.resize((window.width, window.height), Image.Resampling.BICUBIC, box=(left, top, right, bottom))
+    )
+
+
 def pad(part: np.ndarray, window: Window, fill: float) -> np.ndarray:
     """Lays what `cut` took into the full crop, (crop,crop,...), the rest being `fill`."""
     if part.shape[:2] == (window.crop, window.crop):
@@ -146,11 +159,11 @@ def classifier_transform(
 
     def transform(record: dict, rng: np.random.Generator) -> dict:
         image = record["image"]
-        image = resize_image(image, long_edge_size(*image.shape[:2], int(rng.integers(low, high + 1))))
-        image = jitter(image, rng)
-        image = flip_lr(image) if flip and rng.random() < 0.5 else image
-        window = random_window(rng, *image.shape[:2], crop)
-        values = normalize(cut(image, window), mean, std)
+        size = long_edge_size(*image.shape[:2], int(rng.integers(low, high + 1)))
+        window = random_window(rng, *size, crop)
+        part = jitter(resize_part(image, size, window), rng, whole=image)
+        part = flip_lr(part) if flip and rng.random() < 0.5 else part
+        values = normalize(part, mean, std)
         if brightness_shift:
             values += np.float32(rng.uniform(-brightness_shift, brightness_shift))
         return {"id": record["id"], "image": pad(values, window, 0), "labels": record["labels"]}
@@ -195,15 +208,15 @@ def affinity_transform(
     def transform(record: dict, rng: np.random.Generator) -> dict:
         maps = record["image"], record["low"], record["high"]
         _check_sizes(record["id"], *maps)
-        image = jitter(maps[0], rng)
-        low, high = maps[1:]
+        window = random_window(rng, *maps[0].shape[:2], crop)
+        image, low, high = (cut(array, window) for array in maps)
+        image = jitter(image, rng, whole=maps[0])
         if flip and rng.random() < 0.5:
             image, low, high = flip_lr(image), flip_lr(low), flip_lr(high)
-        window = random_window(rng, *image.shape[:2], crop)
-        low, high = (_mean_pool(pad(cut(scores, window), window, 0), stride) for scores in (low, high))
+        low, high = (_mean_pool(pad(scores, window, 0), stride) for scores in (low, high))
         return {
             "id": record["id"],
-            "image": pad(normalize(cut(image, window), mean, std), window, 0),
+            "image": pad(normalize(image, mean, std), window, 0),
             "seeds": seed_labels(low, high, record["classes"]),
         }
 
@@ -267,12 +280,15 @@ def segmenter_transform(
         _check_sizes(record["id"], image, mask)
         factor = rng.uniform(low, high)
         size = tuple(max(1, round(length * factor)) for length in mask.shape)
-        image, mask = resize_image(image, size), resize_mask(mask, size)
+        window = random_window(rng, *size, crop)
+        image, mask = resize_part(image, size, window), cut(resize_mask(mask, size), window)
         if flip and rng.random() < 0.5:
             image, mask = flip_lr(image), flip_lr(mask)
-        window = random_window(rng, *size, crop)
-        values = normalize(cut(image, window), mean, std)
-        return {"id": record["id"], "image": pad(values, window, 0), "mask": pad(cut(mask, window), window, IGNORE)}
+        return {
+            "id": record["id"],
+            "image": pad(normalize(image, mean, std), window, 0),
+            "mask": pad(mask, window, IGNORE),
+        }
 
     return transform
 

@@ -1,18 +1,27 @@
 """Colour jitter of an 8-bit image, on Pillow's own loops."""
 
+import functools
+
 import numpy as np
 from jaxtyping import UInt8
-from PIL import Image
+from PIL import Image, ImageFilter
 
 Rgb = UInt8[np.ndarray, "h w 3"]
+SMALLER = 8  # the side of a whole image, by as much, is enough for its mean grey
+GRID = 17  # colours a side of a hue's table: 16 levels apart
 
 
 def colour_jitter(
-    image: Rgb, rng: np.random.Generator, *, brightness: float, contrast: float, saturation: float, hue: float
+    image: Rgb,
+    rng: np.random.Generator,
+    *,
+    brightness: float,
+    contrast: float,
+    saturation: float,
+    hue: float,
+    whole: Rgb | None = None,
 ) -> Rgb:
     """Changes brightness, contrast, saturation and hue, in a random order, by factors drawn from the generator.
-
-    Trap: contrast is about the mean grey of the image it is given, so a crop before or after gives other colours.
 
     Args:
         image: (h,w,3) uint8.
@@ -21,6 +30,7 @@ def colour_jitter(
         contrast: the same, for the blend with the mean grey.
         saturation: the same, for the blend with the grey image.
         hue: the shift is uniform in [-hue, hue], as a share of the colour circle, at most 0.5.
+        whole: what the image is a part of, itself when None: contrast is about the mean grey of this one.
 
     Returns:
         The image, (h,w,3) uint8, rounded after every change.
@@ -33,15 +43,18 @@ def colour_jitter(
     factors = [rng.uniform(max(0.0, 1 - strength), 1 + strength) for strength in strengths]
     shift = rng.uniform(-hue, hue)
     changes = (
-        (brightness, lambda picture: picture.point(_linear_table(factors[0], 0.0))),
-        (contrast, lambda picture: picture.point(_linear_table(factors[1], _mean_grey(picture)))),
-        (saturation, lambda picture: Image.blend(_grey(picture), picture, factors[2])),
-        (hue, lambda picture: _shift_hue(picture, shift)),
+        (brightness, lambda picture, mean: picture.point(_linear_table(factors[0], 0.0))),
+        (contrast, lambda picture, mean: picture.point(_linear_table(factors[1], mean))),
+        (saturation, lambda picture, mean: Image.blend(_grey(picture), picture, factors[2])),
+        (hue, lambda picture, mean: _shift_hue(picture, shift)),
     )
     picture = Image.fromarray(image)
+    small = picture if whole is None else Image.fromarray(whole).reduce(SMALLER)
     for position in rng.permutation(len(changes)):
         strength, change = changes[position]
-        picture = change(picture) if strength else picture
+        if strength:
+            mean = _mean_grey(small)
+            small, picture = change(small, mean), change(picture, mean)
     return np.asarray(picture)
 
 
@@ -61,6 +74,24 @@ def _grey(picture: Image.Image) -> Image.Image:
 
 
 def _shift_hue(picture: Image.Image, shift: float) -> Image.Image:
-    hue, saturation, value = picture.convert("HSV").split()
-    turned = hue.point([(step + round(shift * 255)) % 256 for step in range(256)])
-    return Image.merge("HSV", (turned, saturation, value)).convert("RGB")
+    return picture.filter(_hue_table(round(shift * 255)))
+
+
+@functools.cache  # there are 255 of them, and 52 within the published strength
+def _hue_table(steps: int) -> ImageFilter.Color3DLUT:
+    """A turn of the colour circle as a table of a few colours, between which Pillow interpolates: half of the time
+    of the way there and back through hue, saturation and value."""
+    levels = np.linspace(0, 1, GRID)
+    blue, green, red = np.meshgrid(levels, levels, levels, indexing="ij")
+    turned = _turn(np.stack([red, green, blue], axis=-1).reshape(-1, 3), steps / 255)
+    return ImageFilter.Color3DLUT(GRID, turned.astype(np.float32).ravel())
+
+
+def _turn(colours: np.ndarray, share: float) -> np.ndarray:
+    """Turns the hue of (n,3) colours in [0, 1] by a share of the circle; value and saturation stay."""
+    value, least = colours.max(1), colours.min(1)
+    chroma = value - least
+    red, green, blue = ((value - channel) / np.where(chroma > 0, chroma, 1) for channel in colours.T)
+    sixths = np.select([red == 0, green == 0], [blue - green, 2 + red - blue], 4 + green - red) + 6 * share
+    shifted = (np.array([[5.0, 3.0, 1.0]]) + sixths[:, None]) % 6
+    return value[:, None] - chroma[:, None] * np.clip(np.minimum(shifted, 4 - shifted), 0, 1)

@@ -12,7 +12,7 @@ from ssenet_jax import artifacts
 from ssenet_jax.experiments.experiment import Column, Curve, Experiment, Pictures
 from ssenet_jax.experiments.results import Run, by_variant, figure, mean_curve
 from ssenet_jax.report import charts
-from ssenet_jax.report.page import THUMBNAIL
+from ssenet_jax.report.gallery import THUMBNAIL
 from ssenet_jax.report.pictures import overlay_labels, to_long_edge
 from ssenet_jax.stages.context import Context
 from ssenet_jax.stages.table import TABLE, place_of

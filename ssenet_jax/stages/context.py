@@ -86,9 +86,14 @@ class Context:
         self.is_writer = jax.process_index() == 0
         if config.model.backbone not in BACKBONES:
             raise ValueError(f"model.backbone is {config.model.backbone!r}; it must be one of {', '.join(BACKBONES)}")
-        if config.dtype not in ("float32", "bfloat16"):
-            raise ValueError(f"dtype is {config.dtype!r}; it must be float32 or bfloat16")
+        recipes.regulariser(config)
         self.backbone = BACKBONES[config.model.backbone]
+        stride = max(self.backbone.strides_at(config.model.output_stride)[-1], config.affinity.stride)
+        if config.inference.bucket % stride:
+            raise ValueError(
+                f"inference.bucket is {config.inference.bucket}; it must be a multiple of the network's stride, "
+                f"{stride}"
+            )
 
     def say(self, line: str) -> None:
         """A line of progress, from one process."""

@@ -7,6 +7,7 @@ from ml_collections import ConfigDict
 from ssenet_jax import artifacts
 from ssenet_jax.checkpoint import steps
 from ssenet_jax.report import page
+from ssenet_jax.report.gallery import Shown
 from ssenet_jax.stages import doubt, manifest, score
 from ssenet_jax.stages.context import Context
 from ssenet_jax.stages.table import TABLE, asked_for, place_of, sections_of
@@ -89,7 +90,7 @@ def write_report(context: Context) -> None:
         return
     config = context.config
     ids = [image_id for source in context.sources.values() for image_id in source.ids[: config.report.examples]]
-    shown = [page.Shown(name, row.title, _picture_of(name, context)) for name, row in TABLE.items()]
+    shown = [Shown(name, row.title, _picture_of(name, context)) for name, row in TABLE.items()]
     doubts = doubt.measure_all(context.workdir, config.labels, context.training_images())
     texts = {"title": config.title, "config_text": str(config)}
     path = page.write(context.workdir, shown, **texts, sources=context.sources, ids=ids, doubts=doubts)

@@ -8,7 +8,9 @@ import jax
 from ml_collections import ConfigDict
 
 from ssenet_jax import artifacts
+from ssenet_jax.bounds import check
 from ssenet_jax.datasets import Source
+from ssenet_jax.models import BACKBONES
 from ssenet_jax.stages import final, manifest
 from ssenet_jax.stages.context import Context, Job
 from ssenet_jax.stages.table import TABLE, asked_for, needs_of, place_of
@@ -38,9 +40,11 @@ def run_stages(config: ConfigDict, workdir: Path, names: tuple[str, ...] = ()) -
     unknown = [name for name in names if name not in order()]
     if unknown:
         raise ValueError(f"there is no stage {unknown[0]}; the stages are {', '.join(order())}")
+    check(config)
     wanted = set(names) or {*asked_for(config), *FINAL}
     with hosts.leaving_word(), artifacts.locked(workdir, jax.process_index()):
         context = Context(config, workdir)
+        _check_weights(context, wanted)
         _check_batches(context, wanted)
         if context.is_writer:
             folders = [context.workdir / name for name in ("manifests", "metrics", "logs")]
@@ -53,6 +57,21 @@ def run_stages(config: ConfigDict, workdir: Path, names: tuple[str, ...] = ()) -
             else:
                 _run_stage(name, context)
             hosts.wait_for_all(f"way to what follows {name}")
+
+
+def _check_weights(context: Context, names: Collection[str]) -> None:
+    """Raises a ValueError when a training would start from nothing with layers that never learn."""
+    config = context.config
+    if config.init.weights or (config.model.norm == "batch" and not config.model.frozen):
+        return
+    packaged = ", ".join(name for name, row in BACKBONES.items() if row.weights_package)
+    for name in (name for name in TABLE if name in names and TABLE[name].training):
+        if recipes.section(config, TABLE[name].training).get("init", "weights") == "weights":
+            raise ValueError(
+                f"{name} would train from random weights with layers frozen: set init.weights to a file of ImageNet "
+                f"weights of {config.model.backbone} (.params, .pth, .npz or .safetensors; {packaged} come in packages "
+                "and are named so), or train from nothing with model.norm=batch and model.frozen=()"
+            )
 
 
 def _check_batches(context: Context, names: Iterable[str]) -> None:

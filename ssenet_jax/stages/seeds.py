@@ -165,6 +165,8 @@ def in_processes(function: Callable, calls: Iterable[tuple], workers: int) -> No
         for future in running:
             future.result()
     except BrokenProcessPool as error:
+        for worker in multiprocessing.active_children():
+            worker.kill()  # the pool asks them by SIGTERM, which they do not get
         raise OSError(
             f"one of {workers} CRF processes was killed, most often for lack of memory; set --config.crf.workers to "
             "fewer, and run the same command again: what is finished stays"
