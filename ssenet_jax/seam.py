@@ -119,6 +119,28 @@ def pixel_correlation(
     return refined.swapaxes(0, 1).reshape(n, h, w, k)
 
 
+def normalize_refined(
+    maps: Float[Array, "n h w c"], inside: Bool[Array, "n h w"] | None = None, *, eps: float = 1e-5
+) -> Float[Array, "n h w c"]:
+    """Scales each refined map, or a sum of them, to [0, 1) from its own minimum to its own maximum.
+
+    Args:
+        maps: of the classes, without the background.
+        inside: cells that count; the others become zero. None: all of them.
+        eps: subtracted before the relu and added to the range.
+
+    Returns:
+        relu(y - min - eps) / (max - min + eps).
+
+    Source: METHOD, SEAM's inference.
+    """
+    maps = jax.nn.relu(maps)
+    keep = jnp.ones(maps.shape[:3], bool)[..., None] if inside is None else inside[..., None]
+    low = jnp.min(jnp.where(keep, maps, jnp.inf), axis=(1, 2), keepdims=True)
+    high = jnp.max(jnp.where(keep, maps, 0.0), axis=(1, 2), keepdims=True)
+    return jnp.where(keep, jax.nn.relu(maps - low - eps) / (high - low + eps), 0.0)
+
+
 def seam_loss(
     net_fn: NetFn,
     images: Float[Array, "n h w 3"],

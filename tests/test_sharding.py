@@ -1,11 +1,18 @@
 """The mesh and where arrays lie on it."""
 
+from pathlib import Path
+
 import jax
 import numpy as np
 import pytest
 from jax.sharding import PartitionSpec
 
+from ssenet_jax.commands.configs import load_config
+from ssenet_jax.stages import runner, table
+from ssenet_jax.stages.context import Context
 from ssenet_jax.training import sharding
+
+CONFIG = Path(__file__).parents[1] / "configs" / "voc12_ssenet.py"
 
 
 def test_the_mesh_takes_all_devices_or_as_many_as_asked():
@@ -59,3 +66,37 @@ def test_placing_leaves_the_original_alive():
     placed = sharding.place({"x": original}, {"x": sharding.replicated(mesh)})
     jax.jit(lambda tree: jax.tree.map(lambda x: x + 1, tree), donate_argnums=0)(placed)
     np.testing.assert_array_equal(original, np.arange(8.0))
+
+
+@pytest.mark.parametrize(
+    ("batch_size", "accumulate", "used"),
+    [(16, 1, (1, 2, 2, 4, 4, 8)), (8, 1, (1, 2, 2, 4, 4, 8)), (10, 1, (1, 2, 2, 2, 5, 5)), (16, 4, (1, 2, 2, 4, 4, 4))],
+)
+def test_a_training_takes_as_many_devices_as_part_its_batch_evenly(batch_size, accumulate, used):
+    for count, wanted in zip((1, 2, 3, 4, 6, 8), used, strict=True):
+        part = sharding.part_for_batch(batch_size, sharding.make_mesh(count), accumulate)
+        assert part.devices.tolist() == jax.devices()[:wanted]
+        sharding.check_batch(batch_size, part, accumulate)
+
+
+class Hosts:
+    """A mesh of processes with four devices each."""
+
+    def __init__(self, processes):
+        indices = range(4 * processes)
+        self.devices = np.array([type("Device", (), {"process_index": index // 4, "id": index})() for index in indices])
+        self.size = len(indices)
+
+
+def test_batches_that_processes_cannot_share_are_named_before_anything_is_computed(tmp_path):
+    config = load_config(str(CONFIG), ["--config.affinity.batch_size=6"])
+    context = Context(config, tmp_path)
+    context.mesh = Hosts(4)
+    with pytest.raises(ValueError) as raised:
+        runner._check_batches(context, table.TABLE)
+    assert str(raised.value) == (
+        "affinity: batch_size 6 does not divide by 4 processes x 1 micro-batches; take 4 or 8; "
+        "segmenter: batch_size 10 does not divide by 4 processes x 1 micro-batches; take 8 or 12"
+    )
+    with pytest.raises(ValueError, match="batch_size 2 .*; take 4$"):
+        sharding.part_for_batch(2, Hosts(4))

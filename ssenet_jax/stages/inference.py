@@ -16,7 +16,7 @@ from ssenet_jax.crf import jax_backend
 from ssenet_jax.equivariance import resize_valid
 from ssenet_jax.models import BACKBONES, SeamNet, output_size
 from ssenet_jax.random_walk import random_walk, transition
-from ssenet_jax.seam import fuse_refined, resize_aligned_valid
+from ssenet_jax.seam import normalize_refined, resize_aligned_valid
 from ssenet_jax.stages.batching import Photos
 
 
@@ -81,8 +81,8 @@ def cam_function(model: Any, *, scales: tuple[float, ...], flip: bool, dtype: An
 
         views = [network_input(photos, scale, model.backbone) for scale in scales]
         cams = _multi_scale(network, photos, views, lambda sizes: sizes, flip)
-        cams = (cams * present[:, None, None])[None]
-        cams = fuse_refined(cams, _inside(cams[0], photos.sizes)) if refined else fuse_scales(cams)
+        cams = cams * present[:, None, None]
+        cams = normalize_refined(cams, _inside(cams, photos.sizes)) if refined else fuse_scales(cams[None])
         return cams.astype(dtype)
 
     return jax.jit(fused)
