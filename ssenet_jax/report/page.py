@@ -9,9 +9,9 @@ from typing import Any
 import jinja2
 
 from ssenet_jax import artifacts
+from ssenet_jax.palette import palette
 from ssenet_jax.report.charts import Chart, line_chart
 from ssenet_jax.report.gallery import Shown, gallery
-from ssenet_jax.report.pictures import palette
 
 
 def write(
