@@ -180,7 +180,7 @@ def read_seeds(path: Path) -> tuple[Cam, Cam]:
 
 
 def write_mask(path: Path, mask: np.ndarray, *, origin: str = "") -> None:
-    """Writes (h, w) class indices as a PNG with the palette of VOC, with a word for `mask_origin` on what it was made from."""
+    """Writes (h, w) class indices as a PNG with the palette of VOC, and a word for `mask_origin` on its origin."""
     info = PngInfo()
     if origin:
         info.add_text("Source", origin)

@@ -58,7 +58,7 @@ class Segmenter:
             image: RGB, or the path of an image file.
         """
         found = []
-        self.segment(iter([self.record_of(_read(image))]), lambda record, labels: found.append(labels))
+        self.segment([self.record_of(_read(image))], lambda record, labels: found.append(labels), batch_size=1)
         return found[0]
 
     def probabilities(self, image: UInt8[np.ndarray, "h w 3"] | str | os.PathLike) -> Float32[np.ndarray, "h w k"]:
@@ -77,9 +77,11 @@ class Segmenter:
         """What `segment` takes of a photo: the image that the network sees, and the size of the label map."""
         return {"image": shrink(photo, self.max_side), "size": photo.shape[:2]}
 
-    def segment(self, records: Iterable[dict], finish: Callable[[dict, np.ndarray], None]) -> None:
-        """`apply.segment_records` with this network."""
-        apply.segment_records(self.config, self.network, self.variables, records, finish)
+    def segment(self, records: Iterable[dict], finish: Callable[[dict, np.ndarray], None], *, batch_size: int) -> None:
+        """`apply.segment_records` with this network, in batches of at most that many photos."""
+        config = self.config.copy_and_resolve_references()
+        config.inference.batch_size = min(batch_size, config.inference.batch_size)
+        apply.segment_records(config, self.network, self.variables, records, finish)
 
 
 def load(directory: str | os.PathLike) -> Segmenter:

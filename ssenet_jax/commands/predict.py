@@ -129,7 +129,7 @@ def predict(trained: Segmenter, plan: dict[str, Path], out: Path) -> tuple[list[
             Image.fromarray(picture).save(temporary, "jpeg", quality=90, comment=MADE_BY)
         shown[record["id"]] = album.entry(record["id"], record["overlay"], picture, labels)
 
-    trained.segment(records(), finish)
+    trained.segment(records(), finish, batch_size=len(plan))
     if len(failed) == len(plan):
         raise ValueError(f"none of the {len(plan)} photos could be read; nothing was written")
     return failed, [shown[name] for name in plan if name in shown]

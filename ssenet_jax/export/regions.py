@@ -8,13 +8,19 @@ from jaxtyping import Bool, Float64
 from scipy import ndimage
 
 
-def polygons(mask: Bool[np.ndarray, "h w"]) -> list[Float64[np.ndarray, "p 2"]]:
+def polygons(mask: Bool[np.ndarray, "h w"], *, reach: float = 0.5) -> list[Float64[np.ndarray, "p 2"]]:
     """The outlines (x, y) of regions that together are the mask; a region with holes is cut in pieces without.
 
-    An outline runs midway between the centres of the pixels inside and outside, in pixels from the picture's top left
-    corner, so a reader that asks each pixel's centre gets the mask back.
+    Args:
+        mask: of one class.
+        reach: how far an outline runs outside the centres of the pixels on the border, above 0 and below 1. A reader
+            that asks each pixel's centre gets the mask back at any reach; one that takes whole numbers of the corners
+            and paints these pixels too, as OpenCV's, below one half.
+
+    Returns:
+        Outlines in pixels from the picture's top left corner, where the first pixel has its centre at 0.5.
     """
-    return [_outline(piece, top, left) for piece, top, left in _without_holes(mask, 0, 0)]
+    return [_outline(piece, top, left, reach) for piece, top, left in _without_holes(mask, 0, 0)]
 
 
 def _without_holes(mask: np.ndarray, top: int, left: int) -> Iterator[tuple[np.ndarray, int, int]]:
@@ -32,8 +38,8 @@ def _without_holes(mask: np.ndarray, top: int, left: int) -> Iterator[tuple[np.n
         yield from _without_holes(piece[:, cut:], place[0], place[1] + cut)
 
 
-def _outline(piece: np.ndarray, top: int, left: int) -> np.ndarray:
-    (line,) = contourpy.contour_generator(z=np.pad(piece, 1).astype(np.float64)).lines(0.5)
+def _outline(piece: np.ndarray, top: int, left: int, reach: float) -> np.ndarray:
+    (line,) = contourpy.contour_generator(z=np.pad(piece, 1).astype(np.float64)).lines(1 - reach)
     return _corners(line[:-1]) + (left - 0.5, top - 0.5)
 
 

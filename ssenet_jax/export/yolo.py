@@ -10,6 +10,8 @@ from ssenet_jax.datasets.records import IGNORE
 from ssenet_jax.export.labelled import Labelled
 from ssenet_jax.export.regions import polygons
 
+_REACH = 0.25  # of an outline: ultralytics paints it with OpenCV
+
 
 def write(labelled: Labelled, folder: Path) -> None:
     """Writes labels/SPLIT/ID.txt, SPLIT.txt with the photos' places, and data.yaml; the photos go to images/SPLIT."""
@@ -28,5 +30,5 @@ def _lines(mask: np.ndarray) -> list[str]:
     return [
         f"{label - 1} {' '.join(f'{share:.6f}' for share in (polygon / size).ravel())}\n"
         for label in np.setdiff1d(mask, (0, IGNORE))
-        for polygon in polygons(mask == label)
+        for polygon in polygons(mask == label, reach=_REACH)
     ]

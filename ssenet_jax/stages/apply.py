@@ -71,7 +71,7 @@ def segment(context: Context, job: Job) -> None:
 
 
 def segment_records(
-    config: ConfigDict, model: nn.Module, variables: dict, records: Iterator[dict], finish: Callable
+    config: ConfigDict, model: nn.Module, variables: dict, records: Iterable[dict], finish: Callable
 ) -> None:
     """Segments records, each with an "image" and the "size" that its label map is to have.
 
