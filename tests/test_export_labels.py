@@ -9,7 +9,7 @@ import zipfile
 import numpy as np
 import pytest
 from matplotlib.path import Path as Outline
-from PIL import Image
+from PIL import Image, ImageDraw
 
 from ssenet_jax.artifacts import read_mask, write_mask
 from ssenet_jax.datasets.devkit import CLASS_NAMES
@@ -148,7 +148,8 @@ def test_label_studio_gets_brush_masks_that_its_interface_knows(export, masks):
     assert_same(found, masks)
 
 
-def test_yolo_has_a_polygon_a_line_in_shares_of_the_photo(export, masks):
+@pytest.mark.parametrize("whole", [int, round], ids=["cut", "rounded"])
+def test_yolo_has_a_polygon_a_line_in_shares_of_the_photo(export, masks, whole):
     *_, folder = export("--format=yolo")
     found = {}
     for name, mask in masks.items():
@@ -156,7 +157,9 @@ def test_yolo_has_a_polygon_a_line_in_shares_of_the_photo(export, masks):
         for line in (folder / "labels" / "train" / f"{name}.txt").read_text().splitlines():
             index, *shares = line.split()
             points = np.reshape(np.array(shares, float), (-1, 2)) * mask.shape[::-1]
-            found[name][from_polygons([points], mask.shape)] = 1 + int(index)
+            painted = Image.new("L", mask.shape[::-1])
+            ImageDraw.Draw(painted).polygon([tuple(map(whole, point)) for point in points], fill=1)
+            found[name][np.asarray(painted) > 0] = 1 + int(index)
     assert_same(found, masks)
     assert (folder / "train.txt").read_text().split()[0] == "images/train/a.png"
     assert '  0: "cat"\n  1: "dog"\n' in (folder / "data.yaml").read_text()

@@ -13,9 +13,8 @@ def polygons(mask: Bool[np.ndarray, "h w"], *, reach: float = 0.5) -> list[Float
 
     Args:
         mask: of one class.
-        reach: how far an outline runs outside the centres of the pixels on the border, above 0 and below 1. A reader
-            that asks each pixel's centre gets the mask back at any reach; one that takes whole numbers of the corners
-            and paints these pixels too, as OpenCV's, below one half.
+        reach: how far an outline runs outside the centres of the pixels on the border, above 0 and below 1; a reader
+            that asks for each pixel's centre gets the mask back.
 
     Returns:
         Outlines in pixels from the picture's top left corner, where the first pixel has its centre at 0.5.

@@ -10,7 +10,9 @@ from ssenet_jax.datasets.records import IGNORE
 from ssenet_jax.export.labelled import Labelled
 from ssenet_jax.export.regions import polygons
 
-_REACH = 0.25  # of an outline: ultralytics paints it with OpenCV
+# Readers make whole numbers of the corners, ultralytics by cutting off and others by rounding, and paint the pixels of
+# these numbers with OpenCV: so a border runs between the whole number of a pixel and the half beyond it.
+_REACH, _SHIFT = 0.2, -0.25
 
 
 def write(labelled: Labelled, folder: Path) -> None:
@@ -28,7 +30,7 @@ def _lines(mask: np.ndarray) -> list[str]:
     """Class, then x and y of each corner in shares of width and height."""
     size = np.array(mask.shape[::-1], np.float64)
     return [
-        f"{label - 1} {' '.join(f'{share:.6f}' for share in (polygon / size).ravel())}\n"
+        f"{label - 1} {' '.join(f'{share:.6f}' for share in ((polygon + _SHIFT) / size).ravel())}\n"
         for label in np.setdiff1d(mask, (0, IGNORE))
         for polygon in polygons(mask == label, reach=_REACH)
     ]
