@@ -243,6 +243,11 @@ BROKEN = {
         write("data.json", '{"class_names": ["cat"], "splits": {"train": {"ids": [1], "photos": []}}}'),
         "data.json is damaged",
     ),
+    "an id leaves its folder": (
+        ["--format=voc"],
+        write("data.json", '{"class_names": ["cat"], "splits": {"train": {"ids": ["../a"], "photos": []}}}'),
+        "the id '../a' is a path",
+    ),
     "photos and ids differ in number": (
         ["--format=voc"],
         write("data.json", '{"class_names": ["cat"], "splits": {"train": {"ids": ["a"], "photos": ["b", "c"]}}}'),
@@ -255,12 +260,12 @@ BROKEN = {
     "a mask has colours": (
         ["--format=coco"],
         lambda run, out: Image.new("RGB", (4, 4)).save(run / "pseudo_labels" / "b.png"),
-        "b.png has colours",
+        "b.png is damaged (its mode is RGB",
     ),
     "a mask holds another class": (
         ["--format=cvat"],
         lambda run, out: write_mask(run / "pseudo_labels" / "b.png", np.full((4, 4), 9)),
-        "b.png holds the label 9",
+        "b.png holds the class 9",
     ),
     "a name that a labelmap cannot hold": (["--format=voc"], rename_class, "cannot stand in labelmap.txt"),
     "the folder is not empty": (["--format=voc"], keep_something, "is there and not an empty folder"),

@@ -1,6 +1,5 @@
 """The label maps of a run with all that other tools want to know of them."""
 
-import csv
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -9,16 +8,15 @@ import numpy as np
 from jaxtyping import UInt8
 from ml_collections import ConfigDict
 
-from ssenet_jax.artifacts import read_mask
+from ssenet_jax.artifacts import REVIEWED, read_mask
 from ssenet_jax.datasets.records import IGNORE
 from ssenet_jax.stages.context import Place
 from ssenet_jax.stages.facts import Facts, Split
+from ssenet_jax.stages.reviewed import REJECTED, read_decisions
 from ssenet_jax.stages.table import TABLE
 
 WHICH = ("pseudo_labels", "predictions", "reviewed")
 _STAGE = {"pseudo_labels": "label", "predictions": "segment"}
-_REVIEWED = "reviewed/{id}.png"
-_COUNTED = ("accepted", "corrected")  # a rejected photo keeps a mask that does not count
 
 
 class Item(NamedTuple):
@@ -57,13 +55,7 @@ class Labelled(NamedTuple):
             ValueError: a file is damaged, or holds a label that is no class.
         """
         for item in self.items:
-            mask = read_mask(item.path)
-            wrong = mask[(mask > len(self.class_names)) & (mask != IGNORE)]
-            if mask.ndim != 2 or wrong.size:
-                what = f"holds the label {wrong[0]}" if mask.ndim == 2 else "has colours"
-                raise ValueError(
-                    f"{item.path} {what}; expected 0..{len(self.class_names)} or {IGNORE}; remove it and make it again"
-                )
+            mask = read_mask(item.path, len(self.class_names))
             yield item, mask if self.ignored else np.where(mask == IGNORE, 0, mask).astype(np.uint8)
 
 
@@ -83,8 +75,10 @@ def collect(workdir: Path, config: ConfigDict, facts: Facts, which: str, *, igno
     split = data.eval_split if which == "predictions" and data.eval_split else data.train_split
     if split not in facts.splits:
         raise ValueError(f"{workdir}/data.json does not know the split {split!r}; run ssenet run again")
-    place = Place(which, workdir, TABLE[_STAGE[which]].writes if which in _STAGE else _REVIEWED)
-    counted = _decided(workdir) if which == "reviewed" else set(facts.splits[split].ids)
+    place = Place(which, workdir, TABLE[_STAGE[which]].writes if which in _STAGE else f"{REVIEWED}/{{id}}.png")
+    counted = set(facts.splits[split].ids)
+    if which == "reviewed":  # a rejected photo keeps a mask that does not count
+        counted = {image_id for image_id, row in read_decisions(workdir).items() if row.decision != REJECTED}
     found = [
         Item(image_id, photo, place.file(image_id, split))
         for image_id, photo in _photos(facts.splits[split])
@@ -104,11 +98,3 @@ _REMEDY = {
 
 def _photos(split: Split) -> list[tuple[str, str]]:
     return list(zip(split.ids, split.photos or [f"{image_id}.png" for image_id in split.ids], strict=True))
-
-
-def _decided(workdir: Path) -> set[str]:
-    path = workdir / "reviewed" / "reviewed.csv"
-    if not path.is_file():
-        return set()
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        return {row["id"] for row in csv.DictReader(file) if row.get("decision") in _COUNTED}

@@ -12,6 +12,7 @@ from ml_collections import ConfigDict
 
 from ssenet_jax.artifacts import flatten, read_json, write_json, write_text
 from ssenet_jax.config import paper_config
+from ssenet_jax.datasets.ids import check_ids
 from ssenet_jax.stages.context import Context
 
 LONGEST = 1024  # the longer side that a network is applied at, where data.max_side sets none
@@ -64,6 +65,8 @@ def read_facts(workdir: Path) -> Facts:
             raise TypeError("its lists do not hold what they should")
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{path} is damaged ({error}); run ssenet run again, which writes it") from error
+    for split, entry in splits.items():
+        check_ids(((image_id, f"{path}, {split}, {place}") for place, image_id in enumerate(entry.ids)))
     return Facts(names, splits)
 
 
