@@ -28,7 +28,7 @@ class Command(NamedTuple):
 COMMANDS = {
     "run": Command("run", "run the stages of a config", heeds_signals=True),
     "review": Command("review", "a page on which to accept or correct the masks of a run"),
-    "predict": Command("predict", "segment photos with a trained network"),
+    "predict": Command("predict", "segment photos with a trained network", heeds_signals=True),
     "tune": Command("tune", "find the settings that make the best labels of what a run left"),
     "experiment": Command("experiment", "the paper's tables and figures, over several seeds", heeds_signals=True),
     "verify-data": Command("verify", "read every file of a data set"),

@@ -2,6 +2,7 @@
 
 import re
 import shutil
+import signal
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from PIL import Image
 
 from ssenet_jax.artifacts import read_mask
 from ssenet_jax.main import main
+from ssenet_jax.training import stop
 
 
 @pytest.fixture
@@ -125,3 +127,9 @@ def test_a_damaged_workdir_is_named_in_one_line(drawn_run, photos, tmp_path_fact
     assert main(["predict", f"--workdir={run}", f"--out={photos / 'new'}", str(photos / "a.png")]) == 2
     error = capsys.readouterr().err
     assert message in error and error.count("\n") == 1 and not (photos / "new").exists()
+
+
+def test_a_signal_ends_it_between_photos_with_one_line(predict, photos, monkeypatch):
+    monkeypatch.setattr(stop, "_came", [signal.SIGINT])
+    code, out, error = predict("--out=new", "a.png", "b.png")
+    assert (code, out) == (130, "0 of 2 photos segmented into new\n") and error.startswith("ssenet: stopped; ")

@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import os
 import re
 import shutil
 from collections.abc import Iterator
@@ -132,8 +133,7 @@ def new_folder(out: Path) -> Iterator[Path]:
     if out.is_symlink() or (out.exists() and not out.is_dir()) or (out.is_dir() and any(out.iterdir())):
         raise FileExistsError(f"--out={out} is there and not an empty folder; name a new one")
     out = out.absolute()
-    work = out.with_name(f".{out.name}.part")
-    shutil.rmtree(work, ignore_errors=True)
+    work = out.with_name(f".{os.getpid()}.ssenet-part")
     work.mkdir(parents=True)
     try:
         yield work

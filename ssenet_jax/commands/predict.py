@@ -17,6 +17,7 @@ from ssenet_jax.datasets.records import decode_image, read_bytes, shrink
 from ssenet_jax.palette import indexed
 from ssenet_jax.report import album, pictures
 from ssenet_jax.segmenter import Segmenter
+from ssenet_jax.training import stop
 
 HELP = """\
 Segments photos with the network that a run trained: NAME.png holds class indices, NAME_overlay.jpg shows them, and
@@ -51,7 +52,10 @@ def run(options: argparse.Namespace, words: list[str]) -> int:
     if options.html:
         with replacing(out / album.FILE) as temporary:
             temporary.write_text(album.page(shown, trained.class_names, MADE_BY), encoding="utf-8")
-    print(f"{len(plan) - len(failed)} of {len(plan)} photos segmented into {out}")
+    print(f"{len(shown)} of {len(plan)} photos segmented into {out}")
+    if stop.requested():
+        print("ssenet: stopped; the same command again takes all photos anew", file=sys.stderr)
+        return stop.exit_code() or 1
     return 1 if failed else 0
 
 
@@ -101,7 +105,8 @@ def predict(trained: Segmenter, plan: dict[str, Path], out: Path) -> tuple[list[
         out: a folder, made when absent.
 
     Returns:
-        The names of the photos that could not be read, each told of on stderr, and what a page shows of the others.
+        The names of the photos that could not be read, each told of on stderr, and what a page shows of the others; of
+        those before a signal, if one came.
 
     Raises:
         ValueError: no photo could be read.
@@ -112,6 +117,8 @@ def predict(trained: Segmenter, plan: dict[str, Path], out: Path) -> tuple[list[
 
     def records() -> Iterator[dict]:
         for name, path in plan.items():
+            if stop.requested():
+                return
             try:
                 photo = decode_image(read_bytes(str(path)), str(path))
             except ValueError as error:
