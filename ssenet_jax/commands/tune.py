@@ -8,8 +8,9 @@ from pathlib import Path
 from absl import flags
 
 from ssenet_jax import artifacts, cache
-from ssenet_jax.commands.configs import config_of, refuse_words
+from ssenet_jax.commands.configs import refuse_words
 from ssenet_jax.stages.context import Context
+from ssenet_jax.stages.facts import read_config
 from ssenet_jax.stages.label_search import Choice, Found, search
 
 HELP = """\
@@ -32,7 +33,7 @@ def run(options: argparse.Namespace, words: list[str]) -> int:
         raise ValueError(f"--sample is {options.sample}; it is a number of images, at least 1")
     flags.FLAGS.mark_as_parsed()  # grain reads absl flags
     cache.keep_compiled()
-    config = config_of(options.workdir)
+    config = read_config(options.workdir)
     with artifacts.locked(options.workdir):
         found = search(Context(config, options.workdir), options.sample)
     print(table(found))
