@@ -28,8 +28,6 @@ _PARTIAL = re.compile(r"\.\d+\.\d+\.ssenet-part")
 _AGAIN = "delete it and run the stage that writes it again"
 _numbers = itertools.count()
 
-REVIEWED = "reviewed"  # the folder of a workdir that a person's decisions lie in
-
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
