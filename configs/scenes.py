@@ -1,8 +1,8 @@
 """Every stage on the embedded scenes: two CPU cores, no file needed. What ``scripts/demo`` runs.
 
-    ssenet run --config=configs/scenes.py --workdir=runs/scenes
+    ssenet run --config=scenes --workdir=runs/scenes
 
-``configs/scenes.py:seam`` trains the classifier with SEAM instead. ``configs/scenes.py:tiny`` is the same path in two
+``--config=scenes:seam`` trains the classifier with SEAM instead. ``--config=scenes:tiny`` is the same path in two
 minutes, on few small scenes; its figures mean nothing.
 """
 
@@ -54,7 +54,7 @@ def get_config(size="full"):
         config.title = "SEAM on scenes"
         config.classifier.regulariser = "seam"
     elif size != "full":
-        raise ValueError(f"configs/scenes.py has the arguments full, seam and tiny, not {size!r}")
+        raise ValueError(f"the config scenes has the arguments full, seam and tiny, not {size!r}")
     return config
 
 

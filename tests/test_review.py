@@ -228,7 +228,7 @@ def command(workdir, *arguments, capsys):
 
 
 def test_a_folder_that_is_no_workdir_is_named(tmp_path, capsys):
-    assert "it has no config.json" in command(tmp_path / "no", capsys=capsys)
+    assert "config.json is missing" in command(tmp_path / "no", capsys=capsys)
     assert not (tmp_path / "no").exists()
 
 

@@ -8,10 +8,11 @@ from pathlib import Path
 from absl import flags
 
 from ssenet_jax import artifacts, cache
-from ssenet_jax.commands.configs import config_of, refuse_words
+from ssenet_jax.commands.configs import refuse_words
 from ssenet_jax.experiments.store import link_stage
 from ssenet_jax.stages import final
 from ssenet_jax.stages.context import Context
+from ssenet_jax.stages.facts import read_config
 from ssenet_jax.stages.label_search import Choice, Found, search
 from ssenet_jax.stages.table import asked_for
 
@@ -37,7 +38,7 @@ def run(options: argparse.Namespace, words: list[str]) -> int:
         raise ValueError(f"--sample is {options.sample}; it is a number of images, at least 1")
     flags.FLAGS.mark_as_parsed()  # grain reads absl flags
     cache.keep_compiled()
-    context = Context(config_of(options.workdir), options.workdir)
+    context = Context(read_config(options.workdir), options.workdir)
     with artifacts.locked(options.workdir):
         found = search(context, options.sample)
     print(table(found))

@@ -13,6 +13,7 @@ from ssenet_jax.commands.configs import refuse_words
 from ssenet_jax.commands.review.album import Album
 from ssenet_jax.commands.review.ledger import Ledger
 from ssenet_jax.stages import doubt
+from ssenet_jax.stages.facts import read_config
 
 HELP = """\
 Serves a page on this machine on which the masks of a run are accepted, corrected or rejected, the most doubtful first.
@@ -35,7 +36,7 @@ def run(options: argparse.Namespace, words: list[str]) -> int:
     except ImportError as error:
         raise ValueError(f"{error}; install what the page needs: pip install 'ssenet_jax[review]'") from error
     jax.config.update("jax_platforms", "cpu")  # the accelerator is for a run that goes on meanwhile
-    config = _config_of(options.workdir)
+    config = read_config(options.workdir)
     if options.data_root is not None:
         config.data.root = options.data_root
     with _listening(options.port) as opened:
@@ -62,13 +63,6 @@ def open_album(config: ConfigDict, workdir: Path) -> Album:
     if not doubts:
         raise ValueError(f"none of the {len(source)} photos in {config.data.root or '.'} has scores in {scores.folder}")
     return Album(workdir, config, source, scores, doubts)
-
-
-def _config_of(workdir: Path) -> ConfigDict:
-    path = workdir / "config.json"
-    if not path.exists():
-        raise FileNotFoundError(f"{workdir} is no workdir of a run: it has no config.json; give that of `ssenet run`")
-    return ConfigDict(artifacts.read_json(path))
 
 
 @contextlib.contextmanager
