@@ -82,6 +82,8 @@ def scored_run(tmp_path):
         artifacts.write_cam(workdir / f"walks/{name}.npz", artifacts.Cam(np.stack(scores, -1), np.array(classes)))
     artifacts.write_text(workdir / "config.json", config.to_json())
     return config, workdir
+
+
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory):
     """The workdir of a whole run on tiny scenes."""
