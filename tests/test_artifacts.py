@@ -101,6 +101,7 @@ def test_what_cannot_be_read_just_now_is_not_called_damaged(tmp_path, monkeypatc
     path = tmp_path / "a.npz"
     artifacts.write_arrays(path, cam=np.zeros(3))
     monkeypatch.setattr(io, "open", refuse)
+    monkeypatch.setattr("builtins.open", refuse)
     with pytest.raises(OSError, match=os.strerror(code)):
         read(path)
 

@@ -107,6 +107,7 @@ class Flaky:
 
     def __init__(self, *broken):
         self.ids, self._broken = list("vwxyz"), broken
+        self.photos = [f"{name}.jpg" for name in self.ids]
 
     def __len__(self):
         return 5
