@@ -89,6 +89,13 @@ def load(directory: str | os.PathLike) -> Segmenter:
 
     Raises:
         ValueError: it is missing or damaged; names the file.
+
+    Examples:
+        >>> try:
+        ...     labels = load("model")("photo.jpg")  # (h, w): 0, or j + 1 for the j-th of class_names
+        ... except ValueError as error:
+        ...     print(error)
+        model holds no model.json; give the folder that ssenet export model wrote
     """
     directory = Path(directory)
     settings = directory / SETTINGS
