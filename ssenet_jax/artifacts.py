@@ -31,8 +31,6 @@ _numbers = itertools.count()
 _SCORED = ("num_images", "alpha", "miou", "m_fn", "m_fp")  # what a metrics file holds of a stage's masks
 _MEASURED = ("mean_ap", "equivariance")  # and of what was measured without masks
 
-REVIEWED = "reviewed"  # the folder of a workdir that a person's decisions lie in
-
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:

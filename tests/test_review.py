@@ -278,14 +278,6 @@ def test_a_csv_broken_by_hand_is_named(scored_run, capsys, text, says):
     assert str(path) in line and says in line
 
 
-def test_starting_a_run_leaves_the_save_of_a_review_alone(scored_run):
-    _, workdir = scored_run
-    artifacts.write_text(workdir / "walks/.x.part", "")
-    artifacts.write_text(workdir / "reviewed/.a.png.1.part", "")
-    artifacts.remove_partial(workdir)
-    assert not (workdir / "walks/.x.part").exists() and (workdir / "reviewed/.a.png.1.part").exists()
-
-
 def test_many_photos_are_listed_at_once_and_their_doubt_is_measured_once(scored_run, tmp_path, monkeypatch):
     config, workdir = scored_run
     names = [f"p{i:04}" for i in range(1000)]

@@ -14,6 +14,7 @@ from ssenet_jax.commands.review.album import Album
 from ssenet_jax.commands.review.ledger import Ledger
 from ssenet_jax.stages import doubt
 from ssenet_jax.stages.facts import read_config
+from ssenet_jax.stages.reviewed import REVIEWED
 
 HELP = """\
 Serves a page on this machine on which the masks of a run are accepted, corrected or rejected, the most doubtful first.
@@ -69,8 +70,8 @@ def open_album(config: ConfigDict, workdir: Path) -> Album:
 def _held(workdir: Path):
     """Keeps a second review away; a run may go on meanwhile."""
     try:
-        with artifacts.locked(workdir / artifacts.REVIEWED):
-            artifacts.remove_partial(workdir / artifacts.REVIEWED)
+        with artifacts.locked(workdir / REVIEWED):
+            artifacts.remove_partial(workdir / REVIEWED, ())
             yield
     except BlockingIOError:
         raise BlockingIOError(f"another review of {workdir} is open; use its page, or end it") from None
