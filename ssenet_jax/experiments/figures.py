@@ -64,7 +64,7 @@ def _points(columns: Sequence[Column], variants: Mapping[str, Sequence[Run]]) ->
     axes.set_ylabel("%")
     axes.grid(axis="y", alpha=0.3)
     if axes.get_legend_handles_labels()[0]:
-        axes.legend()
+        axes.legend(loc="upper left", bbox_to_anchor=(1, 1))
     return canvas
 
 
