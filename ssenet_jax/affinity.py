@@ -31,7 +31,7 @@ def pair_offsets(radius: int = 5) -> Int[np.ndarray, "d 2"]:
     return np.array([(dy, dx) for dy, dx in rows if dy > 0 or dx > 0], np.int32)
 
 
-def pair_starts(h: int, w: int, radius: int = 5, border: str = "reference") -> tuple[slice, slice]:
+def pair_starts(h: int, w: int, radius: int = 5, border: str = "full") -> tuple[slice, slice]:
     """Rows and columns of the cells that pairs start from.
 
     Args:
@@ -58,7 +58,7 @@ def pair_starts(h: int, w: int, radius: int = 5, border: str = "reference") -> t
 
 
 def affinity_labels(
-    label: UInt8[Array | np.ndarray, "h w"], radius: int = 5, *, border: str = "reference"
+    label: UInt8[Array | np.ndarray, "h w"], radius: int = 5, *, border: str = "full"
 ) -> tuple[Float[Array | np.ndarray, "d p"], ...]:
     """Which pixel pairs are alike, from a label map of seeds; numpy in, numpy out, or jax in, jax out.
 
@@ -93,7 +93,7 @@ def affinity_labels(
 
 
 def pair_affinity(
-    features: Float[Array, "n h w f"], radius: int = 5, *, border: str = "reference"
+    features: Float[Array, "n h w f"], radius: int = 5, *, border: str = "full"
 ) -> Float[Array, "n d p"]:
     """Affinity exp(-mean |f_i - f_j|) of every pixel pair.
 

@@ -21,14 +21,15 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from ssenet_jax.arrays import read_npz
+from ssenet_jax.palette import indexed
 
 _IGNORE = 255  # pixels of a label map that are left out
 
 _PARTIAL = re.compile(r"\.\d+\.\d+\.ssenet-part")
 _AGAIN = "delete it and run the stage that writes it again"
 _numbers = itertools.count()
-
-REVIEWED = "reviewed"  # the folder of a workdir that a person's decisions lie in
+_SCORED = ("num_images", "alpha", "miou", "m_fn", "m_fp")  # what a metrics file holds of a stage's masks
+_MEASURED = ("mean_ap", "equivariance")  # and of what was measured without masks
 
 
 @contextlib.contextmanager
@@ -80,10 +81,19 @@ def read_json(path: Path) -> Any:
         raise ValueError(f"{path} is not readable JSON ({error}); delete it and run the stage again") from error
 
 
-def read_table(path: Path, *keys: str) -> dict[str, Any]:
-    """A JSON object that has at least these keys, such as the metrics of a stage."""
+def read_metrics(folder: Path) -> list[dict[str, Any]]:
+    """What the stages of a workdir have scored or measured, in the order of the files' names.
+
+    Raises:
+        ValueError: a file is none that a stage has written.
+    """
+    return [_metrics(path) for path in sorted(folder.glob("*.json"))]
+
+
+def _metrics(path: Path) -> dict[str, Any]:
     table = read_json(path)
-    lacking = [key for key in keys if not isinstance(table, dict) or key not in table]
+    kind = _MEASURED if isinstance(table, dict) and _MEASURED[0] in table else _SCORED
+    lacking = [key for key in ("stage", "split", *kind) if not isinstance(table, dict) or key not in table]
     if lacking:
         raise ValueError(f"{path} has no entry {lacking[0]!r}, so no stage has written it; delete it")
     return table
@@ -168,12 +178,12 @@ def read_seeds(path: Path) -> tuple[Cam, Cam]:
 
 
 def write_mask(path: Path, mask: np.ndarray, *, origin: str = "") -> None:
-    """Writes (h, w) class indices as a grey PNG, with a word for `mask_origin` on what it was made from."""
+    """Writes (h, w) class indices as a PNG with the palette of VOC, and a word for `mask_origin` on its origin."""
     info = PngInfo()
     if origin:
         info.add_text("Source", origin)
     with replacing(path) as temporary:
-        Image.fromarray(mask.astype(np.uint8)).save(temporary, format="png", pnginfo=info)
+        indexed(mask.astype(np.uint8)).save(temporary, format="png", pnginfo=info)
 
 
 def read_mask(path: Path, num_classes: int | None = None, size: tuple[int, int] | None = None) -> np.ndarray:

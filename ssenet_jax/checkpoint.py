@@ -1,6 +1,7 @@
 """Checkpoints of a training: saved beside the running steps, restored onto any number of devices."""
 
 import contextlib
+import itertools
 import json
 import logging
 import os
@@ -85,8 +86,7 @@ class Checkpoints:
 
         Args:
             step: number of finished training steps.
-            variables: tree of arrays, all that inference needs.
-            momentum: tree of arrays.
+            variables, momentum: trees of arrays; the first is all that inference needs.
             loop: what JSON can hold: the state of the input and of the running means.
 
         Raises:
@@ -112,8 +112,7 @@ class Checkpoints:
         several processes all do the same, also when only one of them finds the damage.
 
         Args:
-            variables: tree of jax.ShapeDtypeStruct with the shardings wanted.
-            momentum: the same for the momentum.
+            variables, momentum: trees of jax.ShapeDtypeStruct with the shardings wanted.
             fits: whether what was saved as `loop` of a step is a state to go on from.
 
         Raises:
@@ -266,12 +265,12 @@ def _told(path: Path) -> Iterator[None]:
     except Exception as error:
         if any(isinstance(link, ValueError) and str(link).startswith(_DAMAGE) for link in _chain(error)):
             raise DamagedError(_reason(error)) from error
-        line = f"the checkpoint {path} cannot be read just now ({_reason(error)}); nothing was changed"
-        raise OSError(f"{line}, run the same command again") from error
+        line = f"the checkpoint {path} cannot be read just now ({_reason(error)}); nothing was changed, run it again"
+        raise OSError(line) from error
 
 
 def _reason(error: Exception) -> str:
-    first = list(_chain(error))[-1]
+    *_, first = _chain(error)
     return (str(first).strip() or type(first).__name__).splitlines()[0][:300]
 
 
@@ -282,8 +281,8 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
 
 
 def _free_name(path: Path) -> Path:
-    names = (path.with_name(f"{path.name}.damaged{'.' * bool(n)}{n or ''}") for n in range(10**6))
-    return next(name for name in names if not name.exists())
+    endings = itertools.chain(["damaged"], (f"damaged.{number}" for number in itertools.count(1)))
+    return next(name for end in endings if not (name := path.with_name(f"{path.name}.{end}")).exists())
 
 
 def _check_same_model(path, item, metadata, tree):

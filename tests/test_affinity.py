@@ -34,21 +34,22 @@ def test_offsets_cover_the_half_disc_in_the_authors_order():
 
 def test_pair_labels_equal_the_authors_code():
     with np.load(GOLDEN / "pure_affinity_labels.npz") as file:
-        for ours, name in zip(affinity.affinity_labels(file["label"]), ("bg", "fg", "neg"), strict=True):
+        pairs = affinity.affinity_labels(file["label"], border="reference")
+        for ours, name in zip(pairs, ("bg", "fg", "neg"), strict=True):
             np.testing.assert_array_equal(ours, file[name])
 
 
 def test_pair_affinity_equals_the_authors_code():
     # The pairs that start at one cell: all other features are left out of the small file.
     with np.load(GOLDEN / "pure_affinity.npz") as file:
-        ours, theirs = affinity.pair_affinity(jnp.asarray(file["features"])[None]), file["aff"]
+        ours, theirs = affinity.pair_affinity(jnp.asarray(file["features"])[None], border="reference"), file["aff"]
     np.testing.assert_allclose(ours[0, :, 0], theirs[:, 0], atol=1e-6)
 
 
 @pytest.mark.skipif(not SHARED.exists(), reason="needs the full golden arrays; set SSENET_DATA")
 def test_all_pair_affinities_equal_the_authors_code():
     with np.load(SHARED) as file:
-        ours = affinity.pair_affinity(jnp.asarray(file["features"].transpose(0, 2, 3, 1)))
+        ours = affinity.pair_affinity(jnp.asarray(file["features"].transpose(0, 2, 3, 1)), border="reference")
         np.testing.assert_allclose(ours, file["aff"], rtol=2e-5)
 
 
@@ -69,22 +70,22 @@ def test_every_pair_of_labelled_pixels_is_of_exactly_one_kind(label):
 @settings(max_examples=5, deadline=None)
 @given(label=seeds)
 def test_numpy_stays_numpy_and_jax_gives_the_same(label):
-    ours = affinity.affinity_labels(label, 3)
+    ours = affinity.affinity_labels(label, 3, border="reference")
     assert all(isinstance(kind, np.ndarray) and kind.dtype == np.float32 for kind in ours)
-    traced = jax.jit(jax.vmap(lambda x: affinity.affinity_labels(x, 3)))(jnp.asarray(label)[None])
+    traced = jax.jit(jax.vmap(lambda x: affinity.affinity_labels(x, 3, border="reference")))(jnp.asarray(label)[None])
     for a, b in zip(ours, traced, strict=True):
         np.testing.assert_array_equal(a, b[0])
 
 
 def test_full_border_holds_the_reference_pairs_and_those_it_loses():
-    rows, cols = affinity.pair_starts(47, 63)
+    rows, cols = affinity.pair_starts(47, 63, border="reference")
     reference = 34 * len(range(47)[rows]) * len(range(63)[cols])
     full = affinity.inside_pairs(47, 63).sum()
     assert round(1 - reference / full, 3) == 0.138  # the share that METHOD names
     f = features(0, 2, 7, 12, 6)
     grid = affinity.pair_affinity(f, 4, border="full").reshape(2, -1, 7, 12)
-    part = affinity.pair_affinity(f, 4)
-    rows, cols = affinity.pair_starts(7, 12, 4)
+    part = affinity.pair_affinity(f, 4, border="reference")
+    rows, cols = affinity.pair_starts(7, 12, 4, border="reference")
     np.testing.assert_allclose(grid[:, :, rows, cols].reshape(part.shape), part, rtol=1e-6)
 
 
@@ -92,9 +93,9 @@ def test_full_border_holds_the_reference_pairs_and_those_it_loses():
 @given(seed=st.integers(0, 1000))
 def test_affinity_is_in_0_1_and_1_between_equal_features(seed):
     f = features(seed, 1, 6, 9, 4) * 5
-    a = affinity.pair_affinity(f, 3)
+    a = affinity.pair_affinity(f, 3, border="reference")
     assert a.min() >= 0 and a.max() <= 1
-    np.testing.assert_array_equal(affinity.pair_affinity(jnp.ones((1, 6, 9, 4)), 3), 1)
+    np.testing.assert_array_equal(affinity.pair_affinity(jnp.ones((1, 6, 9, 4)), 3, border="reference"), 1)
 
 
 def test_a_pair_has_the_affinity_of_its_two_features():
@@ -106,14 +107,14 @@ def test_a_pair_has_the_affinity_of_its_two_features():
 
 
 def test_gradients_are_finite_where_features_are_equal():
-    gradient = jax.jit(jax.grad(lambda f: affinity.pair_affinity(f, 3).sum()))
+    gradient = jax.jit(jax.grad(lambda f: affinity.pair_affinity(f, 3, border="reference").sum()))
     for f in (jnp.zeros((1, 6, 9, 4)), features(4, 1, 6, 9, 4) * 1e4):
         assert np.isfinite(gradient(f)).all()
 
 
 def test_errors_say_what_fits():
     with pytest.raises(ValueError, match='at least 5 x 9 cells for radius 5, got 4 x 20; use border="full"'):
-        affinity.affinity_labels(np.zeros((4, 20), np.uint8))
+        affinity.affinity_labels(np.zeros((4, 20), np.uint8), border="reference")
     with pytest.raises(ValueError, match='border must be "full" or "reference"'):
         affinity.pair_affinity(jnp.zeros((1, 9, 9, 1)), border="half")
     with pytest.raises(ValueError, match="radius must be at least 2"):

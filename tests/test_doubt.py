@@ -17,7 +17,7 @@ def measured(maps, seeds=None, labels=None):
 
 
 def test_scores_far_from_each_other_leave_no_doubt():
-    assert measured(HALF) == (0, 0, None, [(0, 0.5)])
+    assert measured(HALF) == (0, 0, 0, None, [(0, 0.5)])
 
 
 @pytest.mark.parametrize(
@@ -38,12 +38,17 @@ def test_a_class_that_was_not_found_is_the_greatest_doubt():
 
 
 def test_a_photo_without_any_class_leaves_no_doubt():
-    assert measured(np.zeros((2, 2, 0)), seeds=np.zeros((2, 2), np.uint8)) == (0, 0, None, [])
+    assert measured(np.zeros((2, 2, 0)), seeds=np.zeros((2, 2), np.uint8)) == (0, 0, 0, None, [])
 
 
-def test_the_seeds_disagree_where_they_differ_from_the_labels():
-    labels, seeds = np.uint8([[1, 1], [0, 0]]), np.uint8([[1, 0], [1, 0]])
-    assert measured(HALF, seeds, labels).disagreement == pytest.approx(2 / 3)
+def test_two_classes_at_one_place_contest_the_object():
+    assert measured(np.concatenate([HALF, 0.9 * HALF], -1))[:3] == (1, 0.5, 1)
+    assert measured(np.concatenate([HALF, HALF[:, ::-1]], -1)).contested == 0
+
+
+def test_the_seeds_disagree_where_they_tell_something_else_than_the_labels():
+    labels, seeds = np.uint8([[1, 1], [0, 0]]), np.uint8([[1, 0], [255, 0]])
+    assert measured(HALF, seeds, labels)[3] == measured(HALF, seeds, labels).doubt == 0.25
     assert measured(HALF, labels, labels).disagreement == 0
     assert measured(HALF, np.kron(labels, np.ones((3, 3), np.uint8)), labels).disagreement == 0
     assert measured(HALF, seeds, np.uint8([[1, 255], [255, 0]])).disagreement == 0
@@ -71,5 +76,5 @@ def test_the_walk_decides_where_there_is_one_and_a_new_label_map_is_measured_aga
 def test_a_damaged_file_is_named(scored_run):
     config, workdir = scored_run
     (workdir / "walks/a.npz").write_bytes(b"cut")
-    with pytest.raises(ValueError, match="walks/a.npz is damaged"):
+    with pytest.raises(ValueError, match="walks/a.npz: not a readable .npz"):
         doubt.measure_all(workdir, config.labels, {"train": type("Photos", (), {"ids": ["a"]})})

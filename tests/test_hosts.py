@@ -243,6 +243,7 @@ ALONE = """
 import sys
 from ssenet_jax.training import hosts, stop
 with stop.listening():
+    print("begins", flush=True)
     hosts.join("localhost:" + sys.argv[1], 1, 2)
 """
 
@@ -251,9 +252,67 @@ def test_ctrl_c_while_waiting_for_the_others_is_one_line():
     with socket.socket() as free:
         free.bind(("localhost", 0))
         port = str(free.getsockname()[1])
-    process = subprocess.Popen([sys.executable, "-c", ALONE, port], stderr=subprocess.PIPE, text=True)
-    time.sleep(4)
+    streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    process = subprocess.Popen([sys.executable, "-c", ALONE, port], **streams)
+    process.stdout.readline()
+    time.sleep(0.5)
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 130
     assert errors.splitlines()[-1].startswith("ssenet: stopped while waiting for the 2 processes of the run at")
+
+
+TALK = """
+import os, signal, sys
+index, what = int(sys.argv[2]), sys.argv[3]
+from ssenet_jax.training import hosts, stop
+hosts._LOOK_EVERY_S = 0.1
+with stop.listening():
+    hosts.join("localhost:" + sys.argv[1], index, 2)
+    try:
+        with hosts.leaving_word():
+            hosts.wait_for_all("beginning")
+            print(hosts.agree("words", f"from {index}"), hosts.word_of_first("steps", f"of {index}"))
+            for step in range(9):  # a training has a few in flight
+                assert hosts.word_of_first("steps", str(step)) == str(step) or index
+            if what == "fails" and index:
+                raise ValueError("its disk is full")
+            if what == "is stopped" and index:
+                os.kill(os.getpid(), signal.SIGTERM)
+                hosts.leave_if_told("CAM, train", "runs/x")
+            if what == "is stopped while the other works":
+                if index:
+                    os.kill(os.getpid(), signal.SIGTERM)
+                while not index:
+                    hosts.leave_if_told("CAM, train", "runs/x")
+            hosts.wait_for_all("end")
+            print("went on")
+    except (stop.Preempted, OSError, ValueError) as error:
+        print(type(error).__name__, error)
+"""
+ENDS = {  # of the second process -> what the first and the second say last
+    "nothing": ("went on", "went on"),
+    "fails": ("OSError process 1 of the run has failed: its disk is full", "ValueError its disk is full"),
+    "is stopped": ("Preempted the run was stopped at the end; run the same", "Preempted CAM, train was stopped"),
+    "is stopped while the other works": (
+        "Preempted CAM, train was stopped", "Preempted the run was stopped at the end; run the same",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", ENDS)
+def test_what_happens_to_one_process_is_told_to_the_other(what):
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = str(free.getsockname()[1])
+    environment = {**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": "", "PYTHONPATH": str(TESTS.parent)}
+    streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    started = [
+        subprocess.Popen([sys.executable, "-c", TALK, port, str(index), what], env=environment, **streams)
+        for index in range(2)
+    ]
+    for index, (process, last) in enumerate(zip(started, ENDS[what], strict=True)):
+        output, errors = process.communicate(timeout=240)
+        lines = output.splitlines()
+        assert lines[0].startswith("['from 0', 'from 1'] of 0"), errors
+        assert lines[-1].startswith(last) and process.returncode == 0, (index, output, errors)

@@ -7,7 +7,8 @@ import pytest
 
 from ssenet_jax.datasets.augment import normalize, resize_image
 from ssenet_jax.equivariance import resize_to
-from ssenet_jax.models import BACKBONES, CamNet
+from ssenet_jax.models import BACKBONES, CamNet, SeamNet
+from ssenet_jax.seam import normalize_refined, resize_aligned
 from ssenet_jax.stages import batching, inference
 
 SIZES = ((40, 61), (64, 33), (49, 64))
@@ -16,6 +17,12 @@ SIZES = ((40, 61), (64, 33), (49, 64))
 @pytest.fixture(scope="module")
 def net():
     model = CamNet(num_classes=3, backbone="efficientnet_lite0", width=0.25)
+    return model, jax.jit(model.init)(jax.random.key(0), jnp.zeros((1, 32, 32, 3)))
+
+
+@pytest.fixture(scope="module")
+def seam_net():
+    model = SeamNet(num_classes=3, backbone="efficientnet_lite0", width=0.25)
     return model, jax.jit(model.init)(jax.random.key(0), jnp.zeros((1, 32, 32, 3)))
 
 
@@ -51,6 +58,18 @@ def test_a_padded_batch_gives_the_cams_of_its_images_alone(net, images):
         found = cams[row, : image.shape[0], : image.shape[1]]
         np.testing.assert_allclose(found[..., : wanted.shape[-1]], wanted, atol=1e-4)
         assert not found[..., wanted.shape[-1] :].any()
+
+
+def test_refined_maps_are_enlarged_with_corners_aligned_and_brought_to_one(seam_net, images):
+    model, variables = seam_net
+    image, facts = images[0], BACKBONES[model.backbone]
+    photos = batching.padded_images([image], (64, 64), 1)
+    classes, present = batching.class_slots(np.ones((1, 3), np.float32), 1)
+    found = inference.cam_function(model, scales=(1.0,), flip=False)(variables, photos, classes, present)
+    x = jnp.asarray(normalize(image, facts.mean, facts.std))[None]
+    (_, refined), _ = jax.jit(model.apply)(variables, x)
+    wanted = normalize_refined(resize_aligned(refined[..., 1:], image.shape[:2]))[0]
+    np.testing.assert_allclose(found[0, : image.shape[0], : image.shape[1], :3], wanted, atol=1e-4)
 
 
 def test_mirroring_the_valid_columns_twice_changes_nothing_and_keeps_the_padding():

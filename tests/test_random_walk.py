@@ -37,7 +37,7 @@ def golden():
         arrays = dict(file)
     # affinities of the pairs that the authors' code keeps, on their 10 x 13 grid
     affinity = np.zeros((34, 10, 13), np.float32)
-    rows, cols = pair_starts(10, 13)
+    rows, cols = pair_starts(10, 13, border="reference")
     affinity[:, rows, cols] = arrays["aff"].reshape(34, 6, 5)
     arrays["transition"] = rw._from_affinity(jnp.asarray(affinity), 5, 8.0, "reference", None)
     return arrays

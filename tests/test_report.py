@@ -221,14 +221,14 @@ def test_photos_without_masks_are_shown_by_what_was_found_the_least_certain_firs
     for metrics in (tmp_path / "metrics").iterdir():
         metrics.unlink()
     doubts = {
-        "train_0": Doubt(0.2, 0.1, 0.3, [(0, 0.25)]),
-        "train_1": Doubt(0.625, 0.5, None, [(0, 0.75), (1, 0.0)]),
+        "train_0": Doubt(0.4, 0.1, 0.0, 0.3, [(0, 0.25)]),
+        "train_1": Doubt(0.625, 0.5, 0.125, None, [(0, 0.75), (1, 0.0)]),
     }
     sources = {"train": FakeSource("train_0", "train_1", masks=False)}
     page = write(tmp_path, sources, ids=["train_0"], doubts=doubts)
     text = " ".join(page.text.split())
     assert f"{NAMES[0]} 2 2 50.0" in text and f"{NAMES[1]} 1 0 –" in text
-    assert "Covered by objects50.0" in text and "CRF and mask differ30.0" in text
+    assert "Covered by objects50.0" in text and "CRF and mask disagree30.0" in text
     assert text.index("train_1") < text.index("train_0")
-    assert f"doubt 62.5 %: undecided 50.0, not found: {NAMES[1]}" in text
+    assert f"doubt 62.5 %: two best scores close 50.0, two classes close 12.5, not found: {NAMES[1]}" in text
     assert not any(tag == "script" for tag, _ in page.tags)

@@ -1,4 +1,4 @@
-"""The review page's server, the decisions that it writes, and the label maps made of them."""
+"""The review page's server: what it answers, what it refuses, and the decisions that it writes."""
 
 import itertools
 import os
@@ -7,13 +7,10 @@ import socket
 
 import numpy as np
 import pytest
-from PIL import Image
 
-from ssenet_jax import artifacts, datasets
+from ssenet_jax import artifacts
 from ssenet_jax.main import main
-from ssenet_jax.stages import doubt, final, reviewed
-from ssenet_jax.stages.context import Context
-from ssenet_jax.stages.runner import run_stages
+from ssenet_jax.stages import doubt
 
 pytest.importorskip("starlette", reason="the extra `review` is not installed")
 
@@ -231,7 +228,7 @@ def command(workdir, *arguments, capsys):
 
 
 def test_a_folder_that_is_no_workdir_is_named(tmp_path, capsys):
-    assert "it has no config.json" in command(tmp_path / "no", capsys=capsys)
+    assert "config.json is missing" in command(tmp_path / "no", capsys=capsys)
     assert not (tmp_path / "no").exists()
 
 
@@ -281,89 +278,13 @@ def test_a_csv_broken_by_hand_is_named(scored_run, capsys, text, says):
     assert str(path) in line and says in line
 
 
-def test_starting_a_run_leaves_the_save_of_a_review_alone(scored_run):
-    _, workdir = scored_run
-    artifacts.write_text(workdir / "walks/.x.part", "")
-    artifacts.write_text(workdir / "reviewed/.a.png.1.part", "")
-    artifacts.remove_partial(workdir)
-    assert not (workdir / "walks/.x.part").exists() and (workdir / "reviewed/.a.png.1.part").exists()
-
-
-@pytest.fixture
-def labelled(scored_run, monkeypatch):
-    """Runs the stage `label` on what was reviewed; gives the label maps by id, and their times."""
-    config, workdir = scored_run
-    with config.unlocked():
-        config.labels.source = "reviewed"
-    context = Context(config, workdir)
-    artifacts.write_manifest(context.manifest("propagate"), final.settings_of("propagate", config), complete=True)
-
-    def run(**changes):
-        config.labels.update(changes)
-        run_stages(config, workdir, ("label",))
-        files = {path.stem: path for path in (workdir / "pseudo_labels").iterdir()}
-        return {i: artifacts.read_mask(file) for i, file in files.items()}, {
-            i: f.stat().st_mtime_ns for i, f in files.items()
-        }
-
-    return run
-
-
-def test_reviewed_labels_take_the_decision_and_the_walk_for_the_rest(page, labelled, capsys):
-    decide(page, "a", "corrected", DRAWN)
-    decide(page, "b", "rejected")
-    labels, times = labelled()
-    assert (labels["a"] == 2).all() and (labels["b"] == 255).all() and (labels[ODD_PHOTO] == 1).all()
-    assert labelled()[1] == times
-    assert "label: done before" in capsys.readouterr().err
-
-
-def test_a_change_of_what_was_reviewed_makes_those_labels_again(page, labelled):
-    rows = {i: decide(page, i, "corrected", DRAWN).json() for i in ("a", "b")}
-    _, before = labelled()
-    rows["a"] = decide(page, "a", "rejected", known=rows["a"]["time"]).json()
-    page.delete("decision", params={"id": "b", "known": rows["b"]["time"]})
-    labels, after = labelled()
-    assert (labels["a"] == 255).all() and set(np.unique(labels["b"])) == {0, 2}
-    assert {i for i in after if after[i] != before[i]} == {"a", "b"}
-    decide(page, "a", "corrected", DRAWN, known=rows["a"]["time"])
-    assert (labelled()[0]["a"] == 2).all()
-
-
-def test_the_fingerprint_follows_decisions_and_masks_and_not_their_time(page, scored_run):
-    _, workdir = scored_run
-    found = [reviewed.fingerprint(workdir)]
-    row = decide(page, "a", "corrected", DRAWN).json()
-    found.append(reviewed.fingerprint(workdir))
-    row = decide(page, "a", "corrected", DRAWN, known=row["time"]).json()
-    assert reviewed.fingerprint(workdir) == found[-1]
-    artifacts.write_mask(workdir / "reviewed/a.png", np.zeros((HEIGHT, WIDTH)))
-    found.append(reviewed.fingerprint(workdir))
-    decide(page, "a", "rejected", known=row["time"])
-    found.append(reviewed.fingerprint(workdir))
-    assert len(set(found)) == 4
-
-
-def test_reviewed_labels_with_a_crf_leave_the_decisions_alone(page, labelled):
-    decide(page, "a", "corrected", DRAWN)
-    labels, _ = labelled(crf=True)
-    assert (labels["a"] == 2).all() and labels["b"].shape == (HEIGHT, WIDTH)
-
-
-@pytest.mark.parametrize("mask", [np.full((HEIGHT, WIDTH - 1), 1), np.full((HEIGHT, WIDTH), 9), None])
-def test_a_reviewed_mask_that_was_spoiled_by_hand_is_named(page, labelled, scored_run, mask):
-    decide(page, "a", "accepted", alpha=0.2)
-    path = scored_run[1] / "reviewed/a.png"
-    path.unlink() if mask is None else artifacts.write_mask(path, mask)
-    with pytest.raises(ValueError, match="reviewed/a.png"):
-        labelled()
-
-
 def test_many_photos_are_listed_at_once_and_their_doubt_is_measured_once(scored_run, tmp_path, monkeypatch):
     config, workdir = scored_run
     names = [f"p{i:04}" for i in range(1000)]
     measured = []
-    monkeypatch.setattr(doubt, "_measure_files", lambda *files: measured.append(1) or doubt.Doubt(0.5, 0.5, None, []))
+    monkeypatch.setattr(
+        doubt, "_measure_files", lambda *files: measured.append(1) or doubt.Doubt(0.5, 0.5, 0.0, None, [])
+    )
     photo = (tmp_path / "photos/images/b.png").read_bytes()
     (tmp_path / "photos/train.csv").write_text("image,labels\n" + "".join(f"{name}.png,oak\n" for name in names))
     for name in names:
@@ -374,15 +295,3 @@ def test_many_photos_are_listed_at_once_and_their_doubt_is_measured_once(scored_
     artifacts.write_cam(workdir / "walks/p0007.npz", artifacts.Cam(np.zeros((6, 8, 1)), np.array([0])))
     open_album(config, workdir)
     assert len(measured) == 1001
-
-
-def test_a_run_shows_masks_as_they_will_be_trained_on(scored_run):
-    config, workdir = scored_run
-    source = datasets.load(config.data, "train")
-    decision = reviewed.Decision("a", "accepted", 0.2, "")
-    with pytest.raises(ValueError, match="review the photo again"):
-        reviewed.label_map(workdir, decision, (HEIGHT, WIDTH), 2)
-    reviewed.write_reviewed_mask(workdir, "a", np.ones((HEIGHT, WIDTH)))
-    assert reviewed.label_map(workdir, decision, source[0]["image"].shape[:2], 2).max() == 1
-    with Image.open(workdir / "reviewed/a.png") as picture:
-        assert picture.size == (WIDTH, HEIGHT)

@@ -165,7 +165,7 @@ def test_brush_eraser_polygon_and_class_paint_what_they_say(desktop, address, sc
     assert mask[10, 54] == 1 and mask[40, 42] == 0 and mask[24, 13] == 0
     press(desktop, "z", "z")
     saved(workdir, "b", None)
-    press(desktop, Keys.SHIFT + "z")
+    ActionChains(desktop).key_down(Keys.SHIFT).send_keys("z").key_up(Keys.SHIFT).perform()
     assert saved(workdir, "b", "corrected")[24, 13] == 0
 
 

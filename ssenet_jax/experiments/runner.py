@@ -74,7 +74,6 @@ def run(name: str, base: ConfigDict, folder: Path, seeds: int, shard: Shard) -> 
     waiting = list(mine)
     while waiting:
         busy = [one for one in waiting if not work.advance(one)]
-        hosts.leave_if_told(f"experiment {name}", folder)
         if len(busy) == len(waiting):
             time.sleep(LOOK_AGAIN)
         waiting = busy
@@ -90,6 +89,7 @@ class _Work:
 
     def advance(self, one: Run) -> bool:
         """Takes a run to its end: whether it came there; not when another process is at something that it reads."""
+        hosts.leave_if_told(f"the experiment {self.folder.name}", self.folder.parent)
         artifacts.write_text(one.workdir / "config.json", one.config.to_json(indent=1) + "\n")
         for stage in one.stages:
             made = self.store.is_complete(stage, one.config)

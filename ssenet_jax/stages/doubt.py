@@ -10,10 +10,9 @@ import numpy as np
 from ssenet_jax import artifacts
 from ssenet_jax.artifacts import Cam
 from ssenet_jax.datasets import Source
-from ssenet_jax.datasets.augment import resize_mask
+from ssenet_jax.datasets.augment import resize_mask, seed_labels
 from ssenet_jax.datasets.records import IGNORE
 from ssenet_jax.stages.context import Place
-from ssenet_jax.stages.labels import seed_labels
 from ssenet_jax.stages.seeds import Background
 from ssenet_jax.stages.table import TABLE
 from ssenet_jax.training.logs import Progress
@@ -26,15 +25,17 @@ class Doubt(NamedTuple):
     """What makes the mask of one photo doubtful.
 
     Attributes:
-        doubt: 0 where nothing does, to 1; photos are sorted by it.
+        doubt: 0 where nothing does, to 1; photos are sorted by it. The sum of the next three, and at least the share of
+            the photo's classes that were not found.
         undecided: share of the photo whose two best scores, the background's among them, are close.
-        disagreement: share of the pixels which the CRF's seed or the label map calls an object where the two differ;
-            None without seeds.
+        contested: share of the objects' pixels that two classes are close at.
+        disagreement: share of the photo where the CRF's seeds tell something else than the mask; None without seeds.
         coverage: (class index, share of the photo) of each of its classes; a share is 0 where none was found.
     """
 
     doubt: float
     undecided: float
+    contested: float
     disagreement: float | None
     coverage: Sequence[tuple[int, float]]
 
@@ -51,7 +52,7 @@ def measure(scores: Cam, background: Background, seeds: np.ndarray | None, label
     Args:
         scores: (h, w, m) of the classes that the photo has.
         background: that the classes stand against.
-        seeds: label map of the CRF, of any size; None when there is none.
+        seeds: label map of the CRFs, of any size, 255 where they leave it open; None when there is none.
         labels: label map of the run, of any size; None stands for the best score of each pixel.
     """
     against = background.before(scores.maps)
@@ -59,20 +60,25 @@ def measure(scores: Cam, background: Background, seeds: np.ndarray | None, label
     labels = cut if labels is None else labels
     coverage = [(int(c), float(np.mean(labels == c + 1))) for c in scores.classes]
     if not coverage:
-        return Doubt(0.0, 0.0, None, coverage)
-    best = np.partition(against, -2, axis=-1)
-    undecided = float(np.mean(best[..., -2] >= NEAR * best[..., -1]))
-    disagreement = None if seeds is None else _disagreement(resize_mask(seeds, labels.shape), labels)
+        return Doubt(0.0, 0.0, 0.0, None, coverage)
+    objects = cut > 0
+    contested = float(np.sum(objects & _close(scores.maps)) / max(1, objects.sum()))
+    parts = [float(np.mean(_close(against))), contested, None if seeds is None else _disagreement(seeds, labels)]
     missing = sum(share == 0 for _, share in coverage) / len(coverage)
-    parts = [undecided, *([] if disagreement is None else [disagreement])]
-    mean = sum(parts) / len(parts)
-    return Doubt(max(mean, missing), undecided, disagreement, coverage)
+    return Doubt(min(1.0, max(missing, sum(part or 0.0 for part in parts))), *parts, coverage)
+
+
+def _close(scores: np.ndarray) -> np.ndarray:
+    """Where the second of the scores (h, w, m) nearly reaches the best."""
+    if scores.shape[-1] < 2:
+        return np.zeros(scores.shape[:2], bool)
+    best = np.partition(scores.astype(np.float32), -2, axis=-1)
+    return best[..., -2] >= NEAR * best[..., -1]
 
 
 def _disagreement(seeds: np.ndarray, labels: np.ndarray) -> float:
-    told = labels != IGNORE
-    objects = told & ((seeds > 0) | (labels > 0))
-    return float(np.sum(told & (seeds != labels)) / max(1, objects.sum()))
+    seeds = resize_mask(seeds, labels.shape)
+    return float(np.mean((seeds != labels) & (seeds != IGNORE) & (labels != IGNORE)))
 
 
 def measure_all(workdir: Path, settings: Any, sources: Mapping[str, Source]) -> dict[str, Doubt]:
@@ -122,6 +128,11 @@ def _measure_files(background: Background, scores: Path, seeds: Path, labels: Pa
     return measure(
         artifacts.read_cam(scores),
         background,
-        seed_labels(artifacts.read_seeds(seeds)[0]) if seeds.exists() else None,
+        _seeds_of(seeds) if seeds.exists() else None,
         artifacts.read_mask(labels) if labels.exists() else None,
     )
+
+
+def _seeds_of(path: Path) -> np.ndarray:
+    low, high = artifacts.read_seeds(path)
+    return seed_labels(low.maps, high.maps, low.classes)

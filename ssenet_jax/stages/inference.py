@@ -16,7 +16,7 @@ from ssenet_jax.crf import jax_backend
 from ssenet_jax.equivariance import resize_valid
 from ssenet_jax.models import BACKBONES, SeamNet, output_size
 from ssenet_jax.random_walk import random_walk, transition
-from ssenet_jax.seam import normalize_refined
+from ssenet_jax.seam import normalize_refined, resize_aligned_valid
 from ssenet_jax.stages.batching import Photos
 
 
@@ -67,7 +67,8 @@ def cam_function(model: Any, *, scales: tuple[float, ...], flip: bool, dtype: An
         ``classes (n, m)`` names for each image; slots with ``present`` 0 are zero.
     """
 
-    refined, cells = isinstance(model, SeamNet), functools.partial(_cells, model)
+    refined = isinstance(model, SeamNet)
+    enlarge = resize_aligned_valid if refined else resize_valid
 
     def fused(variables, photos, classes, present):
         def network(images, sizes):
@@ -75,16 +76,13 @@ def cam_function(model: Any, *, scales: tuple[float, ...], flip: bool, dtype: An
             repeats = images.shape[0] // classes.shape[0]
             wanted = jnp.tile(classes, (repeats, 1))[:, None, None]
             cam = jnp.take_along_axis(cam, wanted, axis=3)
-            # the authors' network enlarges the map to its own input before the relu; SEAM's gives that of the cells
-            return cam if refined else jax.nn.relu(resize_valid(cam, cells(sizes), sizes, images.shape[1:3]))
+            # the authors' networks enlarge the map to their own input before the relu, SEAM's with corners aligned
+            return jax.nn.relu(enlarge(cam, _cells(model, sizes), sizes, images.shape[1:3]))
 
         views = [network_input(photos, scale, model.backbone) for scale in scales]
-        cams = _multi_scale(network, photos, views, cells if refined else lambda sizes: sizes, flip)
+        cams = _multi_scale(network, photos, views, lambda sizes: sizes, flip)
         cams = cams * present[:, None, None]
-        if refined:
-            cams = normalize_refined(cams, _inside(cams, photos.sizes)) * present[:, None, None]
-        else:
-            cams = fuse_scales(cams[None])
+        cams = normalize_refined(cams, _inside(cams, photos.sizes)) if refined else fuse_scales(cams[None])
         return cams.astype(dtype)
 
     return jax.jit(fused)
@@ -161,7 +159,8 @@ def _on_cells(model: Any, walk: Callable) -> Callable:
     return jax.jit(propagate)
 
 
-def probability_function(model: Any, *, scales: Sequence[float], flip: bool) -> Callable:
+@functools.cache
+def probability_function(model: Any, *, scales: tuple[float, ...], flip: bool) -> Callable:
     """Builds the multi-scale prediction: ``f(variables, photos)`` -> (n, h, w, k) class probabilities."""
     views_per_image = len(scales) * (2 if flip else 1)
 

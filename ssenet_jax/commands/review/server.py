@@ -5,10 +5,10 @@ to this machine (the Host header is checked) or that embeds this one.
 """
 
 import contextlib
+import functools
 import hmac
 import secrets
 import socket
-from collections.abc import Callable
 from importlib import resources
 from typing import Any
 
@@ -172,7 +172,7 @@ class _Service:
             raise HTTPException(400, "a corrected mask comes with its pixels, another decision without")
         mask_of = None
         if decision in (ACCEPTED, CORRECTED):
-            mask_of = _partial(self._album.mask, image_id, alpha, drawn or None)
+            mask_of = functools.partial(self._album.mask, image_id, alpha, drawn or None)
         row = await run_in_threadpool(self._ledger.save, image_id, decision, alpha, known, mask_of)
         return JSONResponse(_row(row))
 
@@ -204,6 +204,7 @@ def _rounded(doubt: Any) -> dict:
     return {
         "doubt": round(doubt.doubt, 4),
         "undecided": round(doubt.undecided, 4),
+        "contested": round(doubt.contested, 4),
         "disagreement": disagreement,
         "coverage": [[label + 1, round(share, 4)] for label, share in doubt.coverage],
     }
@@ -238,7 +239,3 @@ async def _body(request: Request) -> bytes:
         if len(body) > LONGEST * LONGEST:
             raise HTTPException(413, "the mask is larger than any photo")
     return bytes(body)
-
-
-def _partial(function: Callable, *arguments: Any) -> Callable:
-    return lambda: function(*arguments)

@@ -78,7 +78,9 @@ export class Grid {
     button.tabIndex = index === this.current ? 0 : -1;
     button.addEventListener("click", () => this.onOpen(photo.id));
     button.addEventListener("focus", () => this.focused(index));
-    item.querySelector(".photo").src = address("thumbnail", { id: photo.id });
+    const picture = item.querySelector(".photo");
+    picture.addEventListener("load", () => picture.classList.add("shown"));
+    picture.src = address("thumbnail", { id: photo.id });
     item.querySelector(".name").textContent = photo.id;
     this.fill(item, photo);
     return item;

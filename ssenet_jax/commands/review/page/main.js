@@ -193,6 +193,7 @@ class Page {
 
   // Takes over what other pages saved.
   async poll() {
+    const asked = performance.now();
     let news;
     try {
       news = await json("changes", { after: this.saves });
@@ -200,14 +201,14 @@ class Page {
       return; // a save says so when the server is gone
     }
     this.saves = news.saves;
-    for (const [id, row] of Object.entries(news.changed)) this.heard(id, row);
+    for (const [id, row] of Object.entries(news.changed)) this.heard(id, row, asked);
   }
 
-  heard(id, row) {
+  heard(id, row, asked) {
     const photo = this.byId.get(id), saver = this.studio.savers.get(id);
-    if (saver?.busy || saver?.held || (row?.time ?? "") === (photo.decision?.time ?? "")) return;
-    const drawing = this.studio.photo?.id === id;
-    if (drawing) return this.conflict(id, row);
+    if (saver && (saver.busy || saver.held || saver.savedAt > asked)) return; // what it tells may be older than our save
+    if ((row?.time ?? "") === (photo.decision?.time ?? "")) return;
+    if (this.studio.photo?.id === id) return this.conflict(id, row);
     photo.decision = row;
     if (saver) saver.known = row?.time ?? "";
     this.grid.refresh(photo);
@@ -239,8 +240,7 @@ class Page {
     if (command && !["z", "y"].includes(typed)) return;
     const digit = /^[0-9]$/.test(typed) && !command;
     if (digit) {
-      const label = typed === "0" ? 0 : studio.offered?.[typed - 1];
-      if (label !== undefined) studio.choose(label);
+      studio.classes.chooseKey(Number(typed));
     } else if (actions[typed]) {
       event.preventDefault();
       actions[typed]();

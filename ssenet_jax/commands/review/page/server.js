@@ -34,7 +34,7 @@ export async function send(id, { decision, alpha, labels }, known) {
 // Saves of one photo, one at a time; while one is under way only the newest of those that follow is kept.
 export class Saver {
   constructor(id, known, { onState, onSaved, onConflict }) {
-    Object.assign(this, { id, known, onState, onSaved, onConflict, waiting: null, running: false, held: false });
+    Object.assign(this, { id, known, onState, onSaved, onConflict, waiting: null, running: false, held: false, savedAt: 0 });
   }
 
   get busy() {
@@ -66,6 +66,7 @@ export class Saver {
       try {
         const row = await send(this.id, save, this.known);
         this.known = row ? row.time : "";
+        this.savedAt = performance.now();
         this.onSaved(row);
         if (!this.waiting) this.onState("saved");
       } catch (error) {

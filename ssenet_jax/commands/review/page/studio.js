@@ -1,5 +1,6 @@
 // One photo large: its mask, the tools, the decision.
 
+import { byArrows, Classes } from "./classes.js";
 import { colored, coverage, IGNORE } from "./mask.js";
 import { percent } from "./grid.js";
 import { Photo } from "./photo.js";
@@ -16,12 +17,14 @@ export class Studio {
     this.page = page;
     this.photo = null;
     this.savers = new Map();
-    this.chosen = 1;
     this.view = new View($("stage"), $("sheet"), () => this.tools?.redraw());
     this.tools = new Tools($("stage"), $("drawing"), this.view, this);
     this.context = $("mask").getContext("2d");
     this.colors = page.run.colors.map((css) => [1, 3, 5].map((at) => parseInt(css.slice(at, at + 2), 16)));
     this.colors[IGNORE] = [224, 224, 192];
+    this.classes = new Classes(page.run.classes, this.colors, () => {
+      if (["eraser", "hand"].includes(this.tools.name)) this.useTool("brush");
+    });
     this.wire();
     this.useTool("brush");
   }
@@ -29,6 +32,7 @@ export class Studio {
   wire() {
     const on = (id, action, event = "click") => $(id).addEventListener(event, action);
     for (const button of $("tools").children) button.addEventListener("click", () => this.useTool(button.dataset.tool));
+    byArrows($("tools"));
     on("alpha", () => this.showAlpha(this.fromSlider()), "input");
     on("alpha", () => this.keepAlpha(), "change");
     on("of_run", () => { this.showAlpha(null); this.keepAlpha(); });
@@ -44,7 +48,6 @@ export class Studio {
     on("clear", () => this.clear());
     on("finish", () => this.tools.closePolygon());
     on("corner", () => this.tools.removeCorner());
-    on("other", () => { if ($("other").value) this.choose(Number($("other").value)); }, "change");
     const power = this.page.run.background === "power";
     Object.assign($("alpha"), power ? { min: 0.5, max: 32, step: 0.5 } : { min: 0, max: 1, step: 0.01 });
   }
@@ -80,7 +83,7 @@ export class Studio {
     $("loading").hidden = true;
     $("sheet").hidden = false;
     this.view.show(photo.width, photo.height);
-    this.offerClasses();
+    this.classes.offer(this.photo);
     this.opacityChanged();
     this.sizeChanged();
     this.refresh();
@@ -94,7 +97,7 @@ export class Studio {
 
   // What the tools ask and tell.
   label() {
-    return this.chosen;
+    return this.classes.chosen;
   }
 
   radius() {
@@ -128,48 +131,6 @@ export class Studio {
       button.setAttribute("aria-checked", chosen);
       button.tabIndex = chosen ? 0 : -1;
     }
-  }
-
-  offerClasses() {
-    const { classes } = this.page.run, mine = this.photo.classes;
-    const seen = [...new Set(this.photo.labels)].filter((label) => label && label !== IGNORE);
-    const offered = [...new Set([...mine, ...seen])];
-    if (!offered.includes(this.chosen)) this.chosen = offered[0] ?? 0;
-    this.offered = [...offered, 0, IGNORE];
-    $("classes").replaceChildren(...this.offered.map((label, at) => this.chip(label, at < offered.length ? at + 1 : null)));
-    const others = classes.map((name, label) => [name, label]).filter(([, label]) => label && !offered.includes(label));
-    $("others").hidden = !others.length;
-    $("other").replaceChildren(new Option("Another class …", ""), ...others.map(([name, label]) => new Option(name, label)));
-    this.choose(this.chosen);
-  }
-
-  chip(label, key) {
-    const button = document.createElement("button"), swatch = document.createElement("i"), name = document.createElement("span");
-    Object.assign(button, { type: "button", title: key && key < 10 ? `Key ${key}` : label === 0 ? "Key 0" : "Pixels that teach nothing" });
-    button.setAttribute("role", "radio");
-    button.dataset.label = label;
-    swatch.style.background = `rgb(${this.colors[label].join()})`;
-    name.textContent = label === IGNORE ? "unsure" : this.page.run.classes[label];
-    button.append(swatch, name);
-    if (key && key < 10) button.append(Object.assign(document.createElement("kbd"), { textContent: key, ariaHidden: "true" }));
-    button.addEventListener("click", () => this.choose(label));
-    return button;
-  }
-
-  choose(label) {
-    if (!this.offered.includes(label)) {
-      this.offered.splice(-2, 0, label);
-      $("classes").insertBefore($("classes").appendChild(this.chip(label, this.offered.length - 2)), $("classes").children[this.offered.length - 3]);
-      $("other").querySelector(`option[value="${label}"]`)?.remove();
-      $("other").value = "";
-    }
-    this.chosen = label;
-    for (const chip of $("classes").children) {
-      const chosen = Number(chip.dataset.label) === label;
-      chip.setAttribute("aria-checked", chosen);
-      chip.tabIndex = chosen ? 0 : -1;
-    }
-    if (this.tools.name === "eraser" || this.tools.name === "hand") this.useTool("brush");
   }
 
   fromSlider() {
@@ -324,10 +285,11 @@ export class Studio {
 
   refreshFigures() {
     const shares = coverage(this.photo.labels), { entry } = this;
-    const rows = this.offered.filter((label) => label).map((label) => [this.page.run.classes[label] ?? "unsure", shares.get(label) ?? 0]);
+    const rows = this.classes.offered.filter((label) => label).map((label) => [this.page.run.classes[label] ?? "unsure", shares.get(label) ?? 0]);
     const shown = rows.filter(([, share], at) => share > 0 || at < this.photo.classes.length).map(([name, share]) => [name, percent(share)]);
-    shown.push(["Doubt", percent(entry.doubt)], ["Undecided pixels", percent(entry.undecided)]);
-    if (entry.disagreement !== null) shown.push(["CRF and walk disagree", percent(entry.disagreement)]);
+    shown.push(["Doubt", percent(entry.doubt)], ["Close to another label", percent(entry.undecided)]);
+    if (this.photo.classes.length > 1) shown.push(["Two classes close", percent(entry.contested)]);
+    if (entry.disagreement !== null) shown.push(["CRF and mask disagree", percent(entry.disagreement)]);
     $("figures").replaceChildren(...shown.flatMap(([name, value]) => {
       const term = document.createElement("dt"), figure = document.createElement("dd");
       term.textContent = name;

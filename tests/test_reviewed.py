@@ -1,0 +1,107 @@
+"""Label maps made of what a person reviewed, and what tells that it changed."""
+
+import numpy as np
+import pytest
+
+from ssenet_jax import artifacts
+from ssenet_jax.commands.review.ledger import Ledger
+from ssenet_jax.stages import final, manifest, reviewed
+from ssenet_jax.stages.context import Context
+from ssenet_jax.stages.runner import run_stages
+
+ODD_PHOTO = "<img src=x onerror=alert(1)>"
+HEIGHT, WIDTH = 48, 64
+DRAWN = np.full((HEIGHT, WIDTH), 2, np.uint8)
+
+
+@pytest.fixture
+def ledger(scored_run):
+    return Ledger(scored_run[1])
+
+
+def decide(ledger, image_id, decision, mask=None, known=None):
+    return ledger.save(image_id, decision, None, known.time if known else "", None if mask is None else lambda: mask)
+
+
+@pytest.fixture
+def labelled(scored_run, monkeypatch):
+    """Runs the stage `label` on what was reviewed; gives the label maps by id, and their times."""
+    config, workdir = scored_run
+    with config.unlocked():
+        config.labels.source = "reviewed"
+    context = Context(config, workdir)
+    made = {"complete": True, "made_from": final.made_from("propagate", context)}
+    manifest.write_manifest(context.manifest("propagate"), final.settings_of("propagate", config), **made)
+
+    def run(**changes):
+        config.labels.update(changes)
+        run_stages(config, workdir, ("label",))
+        files = {path.stem: path for path in (workdir / "pseudo_labels").iterdir()}
+        return {i: artifacts.read_mask(file) for i, file in files.items()}, {
+            i: f.stat().st_mtime_ns for i, f in files.items()
+        }
+
+    return run
+
+
+def test_reviewed_labels_take_the_decision_and_the_walk_for_the_rest(ledger, labelled, capsys):
+    decide(ledger, "a", "corrected", DRAWN)
+    decide(ledger, "b", "rejected")
+    labels, times = labelled()
+    assert (labels["a"] == 2).all() and (labels["b"] == 255).all() and (labels[ODD_PHOTO] == 1).all()
+    assert labelled()[1] == times
+    assert "label: done before" in capsys.readouterr().err
+
+
+def test_a_change_of_what_was_reviewed_makes_those_labels_again(ledger, labelled):
+    rows = {i: decide(ledger, i, "corrected", DRAWN) for i in ("a", "b")}
+    _, before = labelled()
+    rows["a"] = decide(ledger, "a", "rejected", known=rows["a"])
+    ledger.clear("b", rows["b"].time)
+    labels, after = labelled()
+    assert (labels["a"] == 255).all() and set(np.unique(labels["b"])) == {0, 2}
+    assert {i for i in after if after[i] != before[i]} == {"a", "b"}
+    decide(ledger, "a", "corrected", DRAWN, rows["a"])
+    assert (labelled()[0]["a"] == 2).all()
+
+
+def test_a_training_on_labels_of_another_review_is_not_taken_for_done(ledger, labelled, scored_run):
+    context = Context(*scored_run)
+    row = decide(ledger, "a", "corrected", DRAWN)
+    labelled()
+    path, settings = context.manifest("train_segmenter"), final.settings_of("train_segmenter", scored_run[0])
+    manifest.write_manifest(path, settings, complete=False, made_from=final.made_from("train_segmenter", context))
+    decide(ledger, "a", "rejected", known=row)
+    assert not final.is_complete("train_segmenter", context)
+    labelled()
+    with pytest.raises(ValueError, match="train_segmenter from other data: reviewed was"):
+        final.is_complete("train_segmenter", context)
+
+
+def test_fingerprints_follow_decisions_and_masks_and_not_their_time(ledger, scored_run):
+    _, workdir = scored_run
+    found = [reviewed.fingerprints(workdir)]
+    row = decide(ledger, "a", "corrected", DRAWN)
+    found.append(reviewed.fingerprints(workdir))
+    row = decide(ledger, "a", "corrected", DRAWN, row)
+    assert reviewed.fingerprints(workdir) == found[-1]
+    artifacts.write_mask(workdir / "reviewed/a.png", np.zeros((HEIGHT, WIDTH)))
+    found.append(reviewed.fingerprints(workdir))
+    decide(ledger, "a", "rejected", known=row)
+    found.append(reviewed.fingerprints(workdir))
+    assert len({reviewed.joined(each) for each in found}) == 4
+
+
+def test_reviewed_labels_with_a_crf_leave_the_decisions_alone(ledger, labelled):
+    decide(ledger, "a", "corrected", DRAWN)
+    labels, _ = labelled(crf=True)
+    assert (labels["a"] == 2).all() and labels["b"].shape == (HEIGHT, WIDTH)
+
+
+@pytest.mark.parametrize("mask", [np.full((HEIGHT, WIDTH - 1), 1), np.full((HEIGHT, WIDTH), 9), None])
+def test_a_reviewed_mask_that_was_spoiled_by_hand_is_named(ledger, labelled, scored_run, mask):
+    decide(ledger, "a", "accepted", DRAWN)
+    path = scored_run[1] / "reviewed/a.png"
+    path.unlink() if mask is None else artifacts.write_mask(path, mask)
+    with pytest.raises(ValueError, match="reviewed/a.png"):
+        labelled()
