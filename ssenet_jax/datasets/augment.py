@@ -159,7 +159,8 @@ def classifier_transform(
 
     def transform(record: dict, rng: np.random.Generator) -> dict:
         image = record["image"]
-        size = long_edge_size(*image.shape[:2], int(rng.integers(low, high + 1)))
+        height, width = image.shape[:2]
+        size = long_edge_size(height, width, int(rng.integers(low, high + 1)))
         window = random_window(rng, *size, crop)
         part = jitter(resize_part(image, size, window), rng, whole=image)
         part = flip_lr(part) if flip and rng.random() < 0.5 else part
@@ -208,7 +209,8 @@ def affinity_transform(
     def transform(record: dict, rng: np.random.Generator) -> dict:
         maps = record["image"], record["low"], record["high"]
         _check_sizes(record["id"], *maps)
-        window = random_window(rng, *maps[0].shape[:2], crop)
+        height, width = maps[0].shape[:2]
+        window = random_window(rng, height, width, crop)
         image, low, high = (cut(array, window) for array in maps)
         image = jitter(image, rng, whole=maps[0])
         if flip and rng.random() < 0.5:
@@ -279,9 +281,9 @@ def segmenter_transform(
         image, mask = record["image"], record["mask"]
         _check_sizes(record["id"], image, mask)
         factor = rng.uniform(low, high)
-        size = tuple(max(1, round(length * factor)) for length in mask.shape)
-        window = random_window(rng, *size, crop)
-        image, mask = resize_part(image, size, window), cut(resize_mask(mask, size), window)
+        height, width = (max(1, round(length * factor)) for length in mask.shape)
+        window = random_window(rng, height, width, crop)
+        image, mask = resize_part(image, (height, width), window), cut(resize_mask(mask, (height, width)), window)
         if flip and rng.random() < 0.5:
             image, mask = flip_lr(image), flip_lr(mask)
         return {

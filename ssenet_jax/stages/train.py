@@ -12,7 +12,7 @@ from ml_collections import ConfigDict
 from ssenet_jax import pretrained
 from ssenet_jax.artifacts import read_mask, read_seeds
 from ssenet_jax.checkpoint import load_variables
-from ssenet_jax.datasets import Source, augment, batches
+from ssenet_jax.datasets import Record, Source, augment, batches
 from ssenet_jax.metrics import mean_average_precision
 from ssenet_jax.report import pictures
 from ssenet_jax.stages.batching import bucket_of, class_slots, padded_images
@@ -81,7 +81,7 @@ def train_segmenter(context: Context, job: Job) -> None:
 class Extended:
     """A source whose records get more from the workdir."""
 
-    def __init__(self, source: Source, extend: Callable[[dict], dict]):
+    def __init__(self, source: Source, extend: Callable[[Record], dict]):
         self.ids, self.class_names = source.ids, source.class_names
         self._source, self._extend = source, extend
 
@@ -184,7 +184,7 @@ def _cam_pictures(context: Context, training: str) -> Callable[[dict], dict[str,
     function = cam_function(context.network(training), scales=(1.0,), flip=False)
     records = [source[index] for index in range(min(PICTURES, len(source)))]
 
-    def picture(variables: dict, record: dict) -> np.ndarray:
+    def picture(variables: dict, record: Record) -> np.ndarray:
         height, width = record["image"].shape[:2]
         canvas = bucket_of(height, width, config.inference.bucket)
         photos = padded_images([record["image"]], canvas, 1)
