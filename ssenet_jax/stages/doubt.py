@@ -10,8 +10,9 @@ import numpy as np
 from ssenet_jax import artifacts
 from ssenet_jax.artifacts import Cam
 from ssenet_jax.datasets import Source
-from ssenet_jax.datasets.augment import resize_mask, seed_labels
+from ssenet_jax.datasets.augment import resize_mask
 from ssenet_jax.datasets.records import IGNORE
+from ssenet_jax.datasets.transforms import seed_labels
 from ssenet_jax.stages.context import Place
 from ssenet_jax.stages.seeds import Background
 from ssenet_jax.stages.table import TABLE
