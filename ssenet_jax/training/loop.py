@@ -229,7 +229,8 @@ class _Tracker:
         what = "a gradient is not finite" if math.isfinite(loss) else f"the loss is {loss}"
         good = self.checkpoints.newest()
         saved = f"the last good checkpoint is {good}" if good else "there is no checkpoint yet"
+        named = ", ".join(ids) or "unknown"
         return (
-            f"{self.records.name}: {what} at step {step} "
-            f"(learning rate {lr:.3g}, images {', '.join(ids) or 'unknown'}); {saved}; look at those images, or lower the learning rate"
+            f"{self.records.name}: {what} at step {step} (learning rate {lr:.3g}, images {named}); {saved}; "
+            "look at those images, or lower the learning rate"
         )
