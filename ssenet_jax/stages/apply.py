@@ -129,7 +129,7 @@ def counted(title: str, items: Iterable[Any], total: int) -> Iterator[Any]:
 
 def run_network(
     config: ConfigDict,
-    records: Iterator[Mapping],
+    records: Iterable[Mapping],
     prepare: Callable,
     function: Callable,
     variables: Mapping,
