@@ -21,7 +21,7 @@ from timing import DATA, report
 
 from ssenet_jax.artifacts import Cam, write_cam
 from ssenet_jax.config import paper_config
-from ssenet_jax.datasets import augment
+from ssenet_jax.datasets import augment, transforms
 from ssenet_jax.models import BACKBONES
 from ssenet_jax.stages import batching, seeds
 
@@ -91,7 +91,7 @@ def ways(folder: Path) -> dict:
 def transform_now():
     settings = paper_config().classifier
     jitter = {name: settings[name] for name in ("brightness", "contrast", "saturation", "hue")}
-    made = augment.classifier_transform(
+    made = transforms.classifier_transform(
         448, long_edge=settings.long_edge, flip=True, brightness_shift=0.0, mean=FACTS.mean, std=FACTS.std, **jitter
     )
     rng = np.random.default_rng(0)

@@ -16,7 +16,7 @@ from timing import DATA, report
 
 from ssenet_jax import datasets
 from ssenet_jax.config import paper_config
-from ssenet_jax.datasets import augment, colour
+from ssenet_jax.datasets import augment, colour, transforms
 from ssenet_jax.datasets import batches as input_pipeline
 from ssenet_jax.models import BACKBONES
 
@@ -65,7 +65,7 @@ def main():
     config = paper_config()
     settings, facts = config.classifier, BACKBONES["resnet38"]
     jitter = {name: settings[name] for name in ("brightness", "contrast", "saturation", "hue")}
-    transform = augment.classifier_transform(
+    transform = transforms.classifier_transform(
         448, long_edge=settings.long_edge, flip=True, brightness_shift=0.0, mean=facts.mean, std=facts.std, **jitter
     )
     with tempfile.TemporaryDirectory() as cache:

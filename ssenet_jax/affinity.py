@@ -79,7 +79,8 @@ def affinity_labels(
         [1, 3, 4]
     """
     xp = label.__array_namespace__()
-    rows, cols = pair_starts(*label.shape, radius, border)
+    h, w = label.shape
+    rows, cols = pair_starts(h, w, radius, border)
     reach = radius - 1
     padded, start = xp.pad(label, [(0, reach), (reach, reach)], constant_values=255), label[rows, cols]
     bg_pos, fg_pos, neg = [], [], []
@@ -92,9 +93,7 @@ def affinity_labels(
     return tuple(xp.stack(kind).astype(xp.float32) for kind in (bg_pos, fg_pos, neg))
 
 
-def pair_affinity(
-    features: Float[Array, "n h w f"], radius: int = 5, *, border: str = "full"
-) -> Float[Array, "n d p"]:
+def pair_affinity(features: Float[Array, "n h w f"], radius: int = 5, *, border: str = "full") -> Float[Array, "n d p"]:
     """Affinity exp(-mean |f_i - f_j|) of every pixel pair.
 
     Args:

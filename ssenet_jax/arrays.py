@@ -10,7 +10,7 @@ import struct
 import zipfile
 import zlib
 from pathlib import Path
-from typing import BinaryIO
+from typing import IO
 
 import numpy as np
 
@@ -31,7 +31,7 @@ _FREE_BYTES = 64 << 20  # an archive of this size may have been compressed at an
 _LARGEST_RATIO = 100
 
 
-def read_npy(file: BinaryIO, size: int) -> np.ndarray:
+def read_npy(file: IO[bytes], size: int) -> np.ndarray:
     """Reads one array in NumPy's format.
 
     Args:
@@ -103,7 +103,7 @@ def _read_entry(archive: zipfile.ZipFile, entries: dict[str, zipfile.ZipInfo], n
         raise ValueError(f"{quoted(entries[name].filename)} {error}") from error
 
 
-def _read_header(file: BinaryIO) -> tuple[int, tuple[int, ...], np.dtype, bool]:
+def _read_header(file: IO[bytes]) -> tuple[int, tuple[int, ...], np.dtype, bool]:
     start = file.read(8)
     if start[:6] != _MAGIC or start[6:] not in (b"\x01\x00", b"\x02\x00", b"\x03\x00"):
         raise ValueError("is not an array in NumPy's format")
@@ -146,10 +146,11 @@ def _sizes(shape: str) -> tuple[int, ...]:
     return sizes
 
 
-def _fill(file: BinaryIO, flat: np.ndarray) -> None:
-    left = memoryview(flat.view(np.uint8)) if flat.nbytes else memoryview(b"")
+def _fill(file: IO[bytes], flat: np.ndarray) -> None:
+    left = flat.view(np.uint8).data if flat.nbytes else memoryview(b"")
     while left:
-        count = file.readinto(left[:_CHUNK])
-        if not count:
+        part = file.read(min(len(left), _CHUNK))
+        if not part:
             raise ValueError(f"ends {len(left)} bytes early")
-        left = left[count:]
+        left[: len(part)] = part
+        left = left[len(part) :]

@@ -107,8 +107,8 @@ def write_arrays(path: Path, *, packed: bool = True, **arrays: np.ndarray) -> No
         packed: compressed, at the level that takes a quarter of the time of numpy's for a tenth more bytes.
         arrays: by name.
     """
-    how = {"compression": zipfile.ZIP_DEFLATED, "compresslevel": 1} if packed else {}
-    with replacing(path) as temporary, zipfile.ZipFile(temporary, "w", **how) as file:
+    method, level = (zipfile.ZIP_DEFLATED, 1) if packed else (zipfile.ZIP_STORED, None)
+    with replacing(path) as temporary, zipfile.ZipFile(temporary, "w", method, compresslevel=level) as file:
         for name, array in arrays.items():
             with file.open(f"{name}.npy", "w", force_zip64=True) as member:
                 np.lib.format.write_array(member, array, allow_pickle=False)

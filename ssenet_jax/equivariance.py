@@ -168,7 +168,7 @@ def resize(rate: int | float, *, sampling: str = "size") -> Operator:
     return _separable(matrix, matrix)
 
 
-def _separable(rows: Callable[[int], np.ndarray], cols: Callable[[int], np.ndarray]) -> Operator:
+def _separable(rows: Callable[[int], np.ndarray | Array], cols: Callable[[int], np.ndarray | Array]) -> Operator:
     def matrices(h: int, w: int) -> Matrices:
         return rows(h), cols(w)
 
@@ -290,11 +290,11 @@ def compose(*ops: Callable[[Array], Array]) -> Operator:
         return x
 
     def matrices(h: int, w: int) -> Matrices:
-        rows, cols = np.eye(h), np.eye(w)
-        for op in ops:
-            next_rows, next_cols = op.matrices(rows.shape[0], cols.shape[0])
-            rows, cols = next_rows @ rows, next_cols @ cols
-        return rows, cols
+        whole: Matrices = (np.eye(h), np.eye(w))
+        for part in parts:
+            rows, cols = part(whole[0].shape[0], whole[1].shape[0])
+            whole = (rows @ whole[0], cols @ whole[1])
+        return whole
 
-    separable = all(getattr(op, "matrices", None) is not None for op in ops)
-    return Operator(apply, matrices if separable else None)
+    parts = [op.matrices for op in ops if isinstance(op, Operator) and op.matrices is not None]
+    return Operator(apply, matrices if len(parts) == len(ops) else None)

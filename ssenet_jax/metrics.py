@@ -185,10 +185,10 @@ def alpha_confusions(
         num_classes: k, the background included.
         ignore: label of the pixels left out.
     """
-    alphas = np.asarray(alphas, np.float32)
-    order = np.argsort(alphas, kind="stable")
+    thresholds = np.asarray(alphas, np.float32)
+    order = np.argsort(thresholds, kind="stable")
     # `level` is the number of alphas below the score: the pixel is foreground at the first `level` of them.
-    level = np.searchsorted(alphas[order], np.asarray(best, np.float32), side="left")
+    level = np.searchsorted(thresholds[order], np.asarray(best, np.float32), side="left")
     joint = _joint_counts(mask, winner, level, len(alphas) + 1, num_classes, ignore)
     sorted_confusions = np.cumsum(joint[::-1], axis=0)[::-1][1:].copy()
     sorted_confusions[:, :, 0] += np.cumsum(joint, axis=0)[:-1].sum(axis=2)
@@ -199,8 +199,8 @@ def alpha_confusions(
 
 def sweep_summary(confusions: Int[np.ndarray, "a k k"], alphas: Sequence[int | float]) -> AlphaSweep:
     """mIoU, mFN and mFP at every alpha from summed `alpha_confusions`."""
-    figures = [[f(c) for c in confusions] for f in (mean_iou, m_fn, m_fp)]
-    return AlphaSweep([float(a) for a in alphas], *figures, confusions)
+    miou, missed, invented = ([figure(c) for c in confusions] for figure in (mean_iou, m_fn, m_fp))
+    return AlphaSweep([float(a) for a in alphas], miou, missed, invented, confusions)
 
 
 def alpha_sweep(
@@ -225,7 +225,7 @@ def alpha_sweep(
     """
     if len(alphas) == 0 or min(alphas) < 0:
         raise ValueError(f"alpha_sweep: expected thresholds >= 0, got {list(alphas)}")
-    total = 0
+    total: int | np.ndarray = 0
     for cam, label, mask in zip(cams, labels, masks, strict=True):
         scores = np.asarray(cam, np.float32) * np.asarray(label, np.float32)[None, None, :]
         winner = scores.argmax(-1) + 1

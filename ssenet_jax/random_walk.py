@@ -144,8 +144,8 @@ def random_walk(
         raise ValueError(f"random_walk: scores are {(h, w)} cells, the transition {transition.column_sums.shape}")
     taps, valid = _taps(transition)
     maps = jnp.where(valid[None], scores.astype(jnp.float32).reshape(h * w, k).T, 0.0)
-    shifts = _shifts(w, transition.radius)
-    shifts = np.array(shifts + [-shift for shift in shifts], np.int32)
+    forward = _shifts(w, transition.radius)
+    shifts = np.array(forward + [-shift for shift in forward], np.int32)
 
     def walk(on_cpu: bool) -> Callable[[Array, Array], Array]:
         chosen = pick_method(h * w, steps, on_cpu=on_cpu) if method == "auto" else method

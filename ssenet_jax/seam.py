@@ -181,10 +181,10 @@ def seam_loss(
         >>> sorted(parts)
         ['loss_cls', 'loss_cls_s', 'loss_ecr', 'loss_ecr_s', 'loss_er', 'loss_min', 'loss_min_s']
     """
-    size = images.shape[1:3]
-    small = (math.floor(size[0] * rate), math.floor(size[1] * rate))
+    h, w = images.shape[1:3]
+    small = (math.floor(h * rate), math.floor(w * rate))
     if not rate > 0 or min(small) < 1:
-        raise ValueError(f"seam_loss: {size[0]} x {size[1]} pixels at rate {rate} leave none; use a larger rate")
+        raise ValueError(f"seam_loss: {h} x {w} pixels at rate {rate} leave none; use a larger rate")
     keys = [()] * 2 if rng is None else [(key,) for key in jax.random.split(rng)]
     branches = [net_fn(images, *keys[0]), net_fn(resize_aligned(images, small), *keys[1])]
     if branches[0][0].shape[-1] != labels.shape[-1] + 1:
@@ -193,7 +193,7 @@ def seam_loss(
     labels = jnp.concatenate([jnp.ones((labels.shape[0], 1), jnp.float32), labels.astype(jnp.float32)], axis=-1)
     (cam, refined), (cam_s, refined_s) = (
         tuple(resize_aligned(x.astype(jnp.float32), at) for x in maps)
-        for maps, at in zip(branches, (size, small), strict=True)
+        for maps, at in zip(branches, ((h, w), small), strict=True)
     )
 
     def shown(x: Array) -> Array:

@@ -1,7 +1,7 @@
 """A trained segmentation network that needs neither its training data nor a config."""
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -68,16 +68,19 @@ class Segmenter:
             image: RGB, or the path of an image file.
         """
         small, settings = self.record_of(_read(image))["image"], self.config.segment
-        canvas = batching.bucket_of(*small.shape[:2], self.config.inference.bucket)
+        height, width = small.shape[:2]
+        canvas = batching.bucket_of(height, width, self.config.inference.bucket)
         photos = batching.padded_images([small], canvas, 1)
         function = inference.probability_function(self.network, scales=tuple(settings.scales), flip=settings.flip)
-        return np.asarray(function(self.variables, photos)[0, : small.shape[0], : small.shape[1]])
+        return np.asarray(function(self.variables, photos)[0, :height, :width])
 
     def record_of(self, photo: UInt8[np.ndarray, "h w 3"]) -> dict:
         """What `segment` takes of a photo: the image that the network sees, and the size of the label map."""
         return {"image": shrink(photo, self.max_side), "size": photo.shape[:2]}
 
-    def segment(self, records: Iterable[dict], finish: Callable[[dict, np.ndarray], None], *, batch_size: int) -> None:
+    def segment(
+        self, records: Iterable[Mapping], finish: Callable[[Mapping, np.ndarray], None], *, batch_size: int
+    ) -> None:
         """`apply.segment_records` with this network, in batches of at most that many photos."""
         config = self.config.copy_and_resolve_references()
         config.inference.batch_size = min(batch_size, config.inference.batch_size)

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Num
 
-from ssenet_jax.equivariance import apply_matrices, linear_matrix, resize_to
+from ssenet_jax.equivariance import Operator, apply_matrices, linear_matrix, resize_to
 from ssenet_jax.losses import multilabel_soft_margin_loss, ser_loss
 
 CamFn = Callable[..., Array]
@@ -28,7 +28,7 @@ def resized_mean(cam: Float[Array, "n h w c"], size: tuple[int, int]) -> Float[A
 def _transform_at(cam: Array, size: tuple[int, int], operator: Callable[[Array], Array]) -> Array:
     # operator(resize_to(cam, size)); two linear maps along an axis are one small matrix, and the CAM at the size of the
     # image (448 x 448) never exists. Exact: the maximum is taken after both.
-    if getattr(operator, "matrices", None) is None:
+    if not isinstance(operator, Operator) or operator.matrices is None:
         return operator(resize_to(cam, size))
     rows, cols = operator.matrices(*size)
     return apply_matrices(rows @ linear_matrix(cam.shape[1], size[0]), cols @ linear_matrix(cam.shape[2], size[1]), cam)
@@ -91,13 +91,14 @@ def two_branch_loss(
     if cam.shape[-1] != labels.shape[-1]:
         raise ValueError(f"two_branch_loss: the CAM has {cam.shape[-1]} classes, the labels {labels.shape[-1]}")
     if cam_size == "image":
-        size, size_s = images.shape[1:3], transformed.shape[1:3]
-        scores, scores_s = resized_mean(cam, size), resized_mean(cam_s, size_s)
-        moved, cam_s = _transform_at(cam, size, operator), resize_to(cam_s, size_s)
+        (h, w), (h_s, w_s) = images.shape[1:3], transformed.shape[1:3]
+        scores, scores_s = resized_mean(cam, (h, w)), resized_mean(cam_s, (h_s, w_s))
+        moved, cam_s = _transform_at(cam, (h, w), operator), resize_to(cam_s, (h_s, w_s))
     else:
         scores, scores_s = jnp.mean(cam, axis=(1, 2)), jnp.mean(cam_s, axis=(1, 2))
         # floor(size * rate) of a CAM may miss the network's rounding by one cell.
-        moved = resize_to(operator(cam), cam_s.shape[1:3])
+        h_s, w_s = cam_s.shape[1:3]
+        moved = resize_to(operator(cam), (h_s, w_s))
     loss_cls = jnp.mean(multilabel_soft_margin_loss(scores, labels))
     loss_cls_s = jnp.mean(multilabel_soft_margin_loss(scores_s, labels))
     loss_ser = jnp.mean(ser_loss(cam_s, moved, labels, normalize=normalize, classes=classes, p=p))

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageEnhance
 
-from ssenet_jax.datasets import augment
+from ssenet_jax.datasets import augment, transforms
 from ssenet_jax.datasets.colour import colour_jitter
 
 MEAN, STD = (120.0, 110.0, 100.0), (60.0, 50.0, 40.0)
@@ -131,7 +131,7 @@ def test_resizing_antialiases_images_and_never_mixes_classes():
 
 
 def classifier(crop, long_edge, **changes):
-    return augment.classifier_transform(crop, long_edge=long_edge, **(PLAIN | {"brightness_shift": 0.0} | changes))
+    return transforms.classifier_transform(crop, long_edge=long_edge, **(PLAIN | {"brightness_shift": 0.0} | changes))
 
 
 def test_the_classifier_sees_a_rescaled_image_padded_with_zeros_after_normalisation():
@@ -172,7 +172,9 @@ def test_half_of_the_images_are_flipped():
 
 
 def test_a_mask_follows_its_image_through_rescaling_flip_and_crop():
-    transform = augment.segmenter_transform(48, scale=(0.5, 1.5), flip=True, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
+    transform = transforms.segmenter_transform(
+        48, scale=(0.5, 1.5), flip=True, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0)
+    )
     for seed in range(15):
         example = transform(striped_record(), generator(seed))
         assert example["image"].shape == (48, 48, 3) and example["mask"].shape == (48, 48)
@@ -195,7 +197,7 @@ def test_seeds_follow_their_image_and_name_class_background_or_neither():
     plain = PLAIN | {"mean": (0.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0), "flip": True}
     seen = set()
     for seed in range(12):
-        example = augment.affinity_transform(32, **plain)(affinity_record(), generator(seed))
+        example = transforms.affinity_transform(32, **plain)(affinity_record(), generator(seed))
         assert example["seeds"].shape == (4, 4) and example["seeds"].dtype == np.uint8
         blocks = example["image"][..., 0].reshape(4, 8, 4, 8).mean((1, 3))
         expected = np.where(blocks < 19.5, 5, np.where(blocks > 35.5, 0, 255))
@@ -206,14 +208,14 @@ def test_seeds_follow_their_image_and_name_class_background_or_neither():
 
 
 def test_seeds_say_nothing_outside_the_image_and_high_wins():
-    label = augment.affinity_transform(64, **PLAIN)(affinity_record(), generator(5))["seeds"]
+    label = transforms.affinity_transform(64, **PLAIN)(affinity_record(), generator(5))["seeds"]
     assert (label == 255).sum() >= 64 - 48
     one, zero = np.ones((1, 1, 1)), np.zeros((1, 1, 1))
     foreground, background = np.concatenate([zero, one], -1), np.concatenate([one, zero], -1)
-    assert augment.seed_labels(foreground, background, [2]).item() == 0
-    assert augment.seed_labels(foreground, foreground, [2]).item() == 3
-    assert augment.seed_labels(background, foreground, [2]).item() == 255
-    assert augment.seed_labels(0 * background, 0 * foreground, [2]).item() == 255
+    assert transforms.seed_labels(foreground, background, [2]).item() == 0
+    assert transforms.seed_labels(foreground, foreground, [2]).item() == 3
+    assert transforms.seed_labels(background, foreground, [2]).item() == 255
+    assert transforms.seed_labels(0 * background, 0 * foreground, [2]).item() == 255
 
 
 @pytest.mark.parametrize(
@@ -221,9 +223,9 @@ def test_seeds_say_nothing_outside_the_image_and_high_wins():
     [
         (lambda: classifier(0, (30, 40)), "crop is 0 pixels"),
         (lambda: classifier(32, (50, 40)), r"long_edge is \(50, 40\)"),
-        (lambda: augment.affinity_transform(30, **PLAIN), "affinity crop is 30 pixels; expected a multiple of 8"),
+        (lambda: transforms.affinity_transform(30, **PLAIN), "affinity crop is 30 pixels; expected a multiple of 8"),
         (
-            lambda: augment.segmenter_transform(8, scale=(0.0, 1.0), flip=True, mean=MEAN, std=STD),
+            lambda: transforms.segmenter_transform(8, scale=(0.0, 1.0), flip=True, mean=MEAN, std=STD),
             r"scale is \(0\.0, 1\.0\)",
         ),
     ],
@@ -234,7 +236,7 @@ def test_a_setting_that_cannot_be_meant_is_an_error(make, message):
 
 
 def test_a_record_without_its_mask_or_with_another_size_names_the_image():
-    transform = augment.segmenter_transform(16, scale=(1.0, 1.0), flip=False, mean=MEAN, std=STD)
+    transform = transforms.segmenter_transform(16, scale=(1.0, 1.0), flip=False, mean=MEAN, std=STD)
     record = striped_record()
     with pytest.raises(ValueError, match="image a is 60 x 40 pixels but its seed or mask is 59 x 40"):
         transform(record | {"mask": record["mask"][:, 1:]}, generator())

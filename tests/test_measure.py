@@ -4,10 +4,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import linen as nn
+from ml_collections import ConfigDict
 
 from ssenet_jax.artifacts import read_json
 from ssenet_jax.metrics import average_precision, mean_average_precision
-from ssenet_jax.stages.measure import OPERATORS, error_function
+from ssenet_jax.stages.context import Context
+from ssenet_jax.stages.measure import OPERATORS, error_function, score_measures
+from ssenet_jax.stages.score import Subject
+from ssenet_jax.stages.table import place_of
 from ssenet_jax.training.logs import read_lines
 
 
@@ -50,6 +54,14 @@ def test_average_precision_of_a_small_ranking():
     scores = np.array([[0.9, 0.5, 1.0], [0.8, 0.5, 2.0], [0.1, 0.2, 3.0]])
     np.testing.assert_allclose(average_precision(labels, scores), [(1 + 2 / 3) / 2, 0.5, np.nan])
     assert mean_average_precision(labels, scores) == pytest.approx((5 / 6 + 0.5) / 2)
+
+
+def test_a_sample_without_masks_has_no_score_by_scale(tiny):
+    context = Context(ConfigDict(read_json(tiny / "config.json")), tiny)
+    source = context.measured_images()["test"]
+    sample = type("Sample", (list,), {"class_names": source.class_names})([{"id": name} for name in source.ids])
+    (record,) = score_measures(context, [Subject(place_of("measure_cams", context), "test", sample, "", "")])
+    assert record["scales"] == {"1": None} and record["num_images"] == 3
 
 
 def test_a_run_has_the_measures_and_a_validation_curve(tiny):

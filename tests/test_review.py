@@ -10,7 +10,7 @@ import pytest
 
 from ssenet_jax import artifacts
 from ssenet_jax.main import main
-from ssenet_jax.stages import doubt
+from ssenet_jax.stages import doubt, runner
 
 pytest.importorskip("starlette", reason="the extra `review` is not installed")
 
@@ -276,6 +276,25 @@ def test_a_csv_broken_by_hand_is_named(scored_run, capsys, text, says):
     artifacts.write_text(path, text)
     line = command(scored_run[1], capsys=capsys)
     assert str(path) in line and says in line
+
+
+def test_a_review_starts_by_removing_what_a_killed_one_left_and_nothing_of_a_run(scored_run, monkeypatch):
+    _, workdir = scored_run
+    left, of_run = workdir / "reviewed/.1.1.ssenet-part", workdir / "walks/.1.1.ssenet-part"
+    artifacts.write_text(left, "")
+    artifacts.write_text(of_run, "")
+    seen = []
+    monkeypatch.setattr(server, "serve", lambda *_: seen.append((left.exists(), of_run.exists())))
+    assert main(["review", f"--workdir={workdir}"]) == 0
+    assert seen == [(False, True)]
+
+
+def test_starting_a_run_leaves_the_save_of_a_review_alone(scored_run):
+    config, workdir = scored_run
+    artifacts.write_text(workdir / "walks/.1.1.ssenet-part", "")
+    artifacts.write_text(workdir / "reviewed/.1.1.ssenet-part", "")
+    runner.run_stages(config, workdir, ("report",))
+    assert not (workdir / "walks/.1.1.ssenet-part").exists() and (workdir / "reviewed/.1.1.ssenet-part").exists()
 
 
 def test_many_photos_are_listed_at_once_and_their_doubt_is_measured_once(scored_run, tmp_path, monkeypatch):

@@ -88,9 +88,11 @@ def mesh():
 
 def run(folder, variables, mesh, batches=None, recipe=None, **changes):
     defaults = {"checkpoint_every": 2, "keep": 3, "log_every": 1}
-    records = train.Records(folder / "checkpoints", folder / "log.jsonl", folder / "tb", **{**defaults, **changes})
+    records = train.Records(
+        "train_small", folder / "checkpoints", folder / "log.jsonl", folder / "tb", **{**defaults, **changes}
+    )
     recipe = recipe or small_recipe()
-    return train.fit(recipe, dict(variables), batches or Batches(), records, mesh=mesh, name="train_small")
+    return train.fit(recipe, dict(variables), batches or Batches(), records, mesh=mesh)
 
 
 def log_of(folder):
@@ -265,8 +267,9 @@ def test_pictures_are_made_from_the_current_variables(tmp_path, variables, mesh)
         seen.append(np.asarray(current["params"]["head"]["bias"]))
         return {"cam": np.zeros((4, 4, 3), np.uint8)}
 
-    records = train.Records(tmp_path / "c", tmp_path / "log.jsonl", tmp_path / "tb", 100, 1, 2, picture_every=2)
-    train.fit(small_recipe(), dict(variables), Batches(), records, mesh=mesh, name="train_small", picture_fn=picture_fn)
+    records = train.Records("small", tmp_path / "c", tmp_path / "log.jsonl", tmp_path / "tb", 100, 1, 2)
+    looks = train.Looks(2, picture_fn)
+    train.fit(small_recipe(), dict(variables), Batches(), records, mesh=mesh, looks=looks)
     assert len(seen) == 2 and not np.array_equal(*seen)
 
 
@@ -302,8 +305,8 @@ def test_the_initial_variables_are_released(tmp_path, variables, mesh):
         gc.collect()
         alive.append(watched() is not None)
 
-    records = train.Records(tmp_path / "c", tmp_path / "log.jsonl", tmp_path / "tb", 100, 1, 2)
-    train.fit(small_recipe(), mine, Batches(on_step=look), records, mesh=mesh, name="train_small")
+    records = train.Records("small", tmp_path / "c", tmp_path / "log.jsonl", tmp_path / "tb", 100, 1, 2)
+    train.fit(small_recipe(), mine, Batches(on_step=look), records, mesh=mesh)
     assert mine == {} and not any(alive)
 
 

@@ -48,7 +48,7 @@ class Devices(NamedTuple):
 
     Attributes:
         topology: as it was asked for.
-        count: of devices.
+        number: of devices.
         each: what one device has; a part of a chip where a chip is several devices.
         mesh: to compile for; a host device where nothing is compiled.
         compiles: whether a compiler is at hand.
@@ -56,7 +56,7 @@ class Devices(NamedTuple):
     """
 
     topology: str
-    count: int
+    number: int
     each: Chip
     mesh: Mesh
     compiles: bool
@@ -75,9 +75,9 @@ def devices_of(topology: str, data: int = 0) -> Devices:
     """
     kind, _, shape = topology.partition(":")
     if kind == "cuda":
-        name, _, count = (shape or "h100").partition("x")
-        chip, count = _look_up(GPUS, name), int(count) if count.isdigit() else 1
-        return Devices(topology, data or count, chip, make_mesh(1, jax.local_devices(backend="cpu")), compiles=False)
+        name, _, given = (shape or "h100").partition("x")
+        chip, number = _look_up(GPUS, name), int(given) if given.isdigit() else 1
+        return Devices(topology, data or number, chip, make_mesh(1, jax.local_devices(backend="cpu")), compiles=False)
     chip = _look_up(TPUS, kind)
     mesh = make_mesh(data, _tpu_devices(topology))
     # without a TPU, libtpu takes each core of a v3 or v4 chip for a device, and each has half of the chip

@@ -26,14 +26,14 @@ class Cost(NamedTuple):
 
     Attributes:
         fits: whether the compiler took it; when not, only `peak` is known.
-        peak: bytes of memory; None where nothing was compiled.
+        peak: bytes of memory; nan where nothing was compiled.
         flops: operations.
         collectives: bytes sent through all-reduce and the like.
         traffic: bytes read from and written to memory; where nothing was compiled those of loops, or nan.
     """
 
     fits: bool
-    peak: int | None
+    peak: float
     flops: float
     collectives: int
     traffic: float = math.nan
@@ -115,7 +115,7 @@ def _lower(program: Program) -> Cost:
     counted = program.function.lower(*program.shapes).cost_analysis()["flops"]
     flops = counted * program.turns / program.parts + program.looped[0]
     traffic = program.looped[1] or math.nan  # what is known of it by formula
-    return Cost(True, None, flops, program.gradients if program.parts > 1 else 0, traffic)
+    return Cost(True, math.nan, flops, program.gradients if program.parts > 1 else 0, traffic)
 
 
 def remembered(make: Callable[[], Cost], *decided_by: Any) -> Cost:

@@ -117,10 +117,10 @@ def parse_size(text: str) -> tuple[int, int]:
         ValueError: it is none.
     """
     match = re.fullmatch(r"(\d{2,4})x(\d{2,4})", text)
-    size = tuple(map(int, match.groups())) if match else (0, 0)
-    if not all(32 <= side <= 8192 for side in size):
+    height, width = map(int, match.groups()) if match else (0, 0)
+    if not all(32 <= side <= 8192 for side in (height, width)):
         raise ValueError(f"--size={text} is no height and width of 32 to 8192 pixels; one is 512x512")
-    return size
+    return height, width
 
 
 @contextlib.contextmanager

@@ -11,10 +11,12 @@ from ssenet_jax.commands import programs
 from ssenet_jax.commands.chips import GIB, Devices
 from ssenet_jax.commands.compiling import Cost, cost_of, remembered, sources
 from ssenet_jax.commands.steps import Step, size_of_data
+from ssenet_jax.stages import apply, labels
 from ssenet_jax.stages.table import TABLE, asked_for
 
 # Seconds of one core for a photo, where a stage works on the host: AMD EPYC, 375 x 500 pixels.
-HOST_SECONDS = {"refine_seeds": 0.6, "label": 0.02, "label with a CRF": 0.3}
+HOST_SECONDS: dict[Callable, float] = {labels.refine_seeds: 0.6, labels.label: 0.02}
+CRF_SECONDS = 0.3  # of a label stage that has one
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,36 +64,38 @@ def _training(config: ConfigDict, name: str, devices: Devices) -> list[Row]:
         return [Row(row.title, f"{error}", 0, 1, math.nan)]
     size, steps = step.recipe.batch_size, step.recipe.steps
     cost = _known(config, name, step.devices, lambda: step.compile(size, quickly=True))
-    what = f"step, batch {size}" + (f" on {step.devices.count} devices" if step.devices.count < devices.count else "")
+    used = step.devices.number
+    what = f"step, batch {size}" + (f" on {used} devices" if used < devices.number else "")
     return [Row(row.title, what, steps * size, size, cost.seconds(devices.each, config.dtype), cost)]
 
 
 def _applied(config: ConfigDict, name: str, devices: Devices) -> list[Row]:
     """Images are independent: each device computes its own rows of a batch, so the program of one tells of all."""
     row, data, one = TABLE[name], config.data, _one_of(devices)
-    split = (data.eval_split or data.train_split) if name == "segment" else data.train_split
+    split = (data.eval_split or data.train_split) if row.run is apply.segment else data.train_split
     num_classes, images = size_of_data(data, split)
-    sizes = programs.Sizes(config, -(-config.inference.batch_size * devices.hosts // devices.count), num_classes)
+    sizes = programs.Sizes(config, -(-config.inference.batch_size * devices.hosts // devices.number), num_classes)
     found = programs.of_stage(config, row.run, sizes)
     if not found:
-        kind = "label with a CRF" if name == "label" and config.labels.crf else name
-        return [Row(row.title, "on the host, one core", images, 1, HOST_SECONDS.get(kind, math.nan))]
+        has_crf = row.run is labels.label and config.labels.crf
+        seconds = CRF_SECONDS if has_crf else HOST_SECONDS.get(row.run, math.nan)
+        return [Row(row.title, "on the host, one core", images, 1, seconds)]
     rows = []
     for program in found:
         cost = _known(config, f"{name}: {program.name}", one, functools.partial(cost_of, program, one, quickly=True))
         seconds = cost.seconds(devices.each, config.dtype)
-        rows.append(Row(row.title, program.name, images, program.rows * devices.count, seconds, cost))
+        rows.append(Row(row.title, program.name, images, program.rows * devices.number, seconds, cost))
     return rows
 
 
 def _one_of(devices: Devices) -> Devices:
     mesh = type(devices.mesh)(devices.mesh.devices[:1], devices.mesh.axis_names, axis_types=devices.mesh.axis_types)
-    return devices._replace(count=1, mesh=mesh)
+    return devices._replace(number=1, mesh=mesh)
 
 
 def _known(config: ConfigDict, what: str, devices: Devices, make: Callable[[], Cost]) -> Cost:
     kind = devices.mesh.devices.flat[0].device_kind
-    return remembered(make, sources(), config.to_json(), what, devices.count, kind, devices.each)
+    return remembered(make, sources(), config.to_json(), what, devices.number, kind, devices.each)
 
 
 def table(rows: list[Row]) -> str:
@@ -106,7 +110,7 @@ def _cells(row: Row) -> tuple[str, ...]:
     if row.cost is None:
         figures = ("", "", "")
     else:
-        peak = "not compiled" if row.cost.peak is None else f"{row.cost.peak / GIB:.2f}"
+        peak = "not compiled" if math.isnan(row.cost.peak) else f"{row.cost.peak / GIB:.2f}"
         figures = (peak if row.cost.fits else f"{peak}, too much", _number(row.cost.flops / 1e12),
                    _number(row.cost.traffic / 1e9))  # fmt: skip
     if not math.isfinite(row.seconds):

@@ -1,6 +1,7 @@
 """``ssenet plan``: what a config takes of accelerators that are not here, its real programs compiled for a topology."""
 
 import argparse
+import math
 from typing import NamedTuple
 
 import jax
@@ -107,13 +108,13 @@ def table(found: Plan) -> str:
     """A plan as lines of a name and a figure."""
     devices, cost = found.devices, found.cost
     memory = f"of {devices.each.memory / GIB:.0f} GiB"
-    if cost.peak is None:
+    if math.isnan(cost.peak):
         peak = f"known after compiling there; it has {memory[3:]}"
     else:
         peak = f"{cost.peak / GIB:.2f} {memory}{'' if cost.fits else ': does not fit'}"
     largest = {None: "", 0: "none; see remat, mesh.shard_params and the training's crop"}
     rows = {
-        "training": f"{found.training}, batch {found.batch_size}, {devices.count} devices ({devices.topology})",
+        "training": f"{found.training}, batch {found.batch_size}, {devices.number} devices ({devices.topology})",
         "parameters": f"{found.parameters / 1e6:.1f} million",
         "state a device": f"{found.state / GIB:.2f} GiB",
         "peak memory a device": peak,

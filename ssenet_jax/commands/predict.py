@@ -3,7 +3,7 @@
 import argparse
 import sys
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -66,7 +66,8 @@ def writable(photos: Sequence[Path], out: Path, *, page: bool) -> dict[str, Path
         ValueError: two photos of one name, or a result would replace a file that this command did not write.
         NotADirectoryError: ``out`` is a file.
     """
-    plan, first = {}, {}
+    plan: dict[str, Path] = {}
+    first: dict[str, Path] = {}
     for photo in photos:
         other = first.setdefault(photo.stem.casefold(), photo)  # as on disks that do not tell letter case apart
         if photo.stem in plan or other is not photo:
@@ -127,7 +128,7 @@ def predict(trained: Segmenter, plan: dict[str, Path], out: Path) -> tuple[list[
                 continue
             yield {**trained.record_of(photo), "id": name, "overlay": shrink(photo, OVERLAY)}
 
-    def finish(record: dict, labels: np.ndarray) -> None:
+    def finish(record: Mapping, labels: np.ndarray) -> None:
         mask, overlay = _results(out, record["id"])
         with replacing(mask) as temporary:
             indexed(labels).save(temporary, "png", pnginfo=_software())

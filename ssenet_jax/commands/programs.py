@@ -29,7 +29,8 @@ class Sizes:
         self.rows, self.num_classes = rows, num_classes
         self.canvas = batching.bucket_of(*_photo(config.data), config.inference.bucket)
         self.classes, self.present = batching.class_slots([np.ones(2)], rows)
-        self.photos = batching.Photos(_shape((rows, *self.canvas, 3), "uint8"), _shape((rows, 2), "int32"))
+        photos = batching.padded_images([np.zeros((*self.canvas, 3), np.uint8)], self.canvas, rows)
+        self.photos = jax.eval_shape(lambda: photos)
         self.cams = _shape((rows, *self.canvas, self.classes.shape[1]), "float16")
 
 

@@ -52,7 +52,7 @@ class Step:
             function=make_step(recipe, self._state, self.devices.mesh, shard_params=self._shard_params),
             shapes=(self._state, batch),
             rows=batch_size,
-            parts=self.devices.count,
+            parts=self.devices.number,
             turns=recipe.accumulate,
             gradients=sum(4 * leaf.size for leaf in self._state.trainable.values()),
         )
@@ -61,11 +61,11 @@ class Step:
 def _part_of(devices: Devices, batch_size: int, accumulate: int) -> Devices:
     if devices.compiles:
         mesh = part_for_batch(batch_size, devices.mesh, accumulate)
-        return devices._replace(mesh=mesh, count=mesh.size)
-    counts = [count for count in range(1, devices.count + 1) if batch_size % (count * max(1, accumulate)) == 0]
+        return devices._replace(mesh=mesh, number=mesh.size)
+    counts = [count for count in range(1, devices.number + 1) if batch_size % (count * max(1, accumulate)) == 0]
     if not counts:
         raise ValueError(f"batch_size {batch_size} does not divide by {accumulate} micro-batches")
-    return devices._replace(count=counts[-1])
+    return devices._replace(number=counts[-1])
 
 
 def largest_batch(step: Step, known: Cost) -> int:
@@ -79,9 +79,9 @@ def largest_batch(step: Step, known: Cost) -> int:
         step: to compile.
         known: its cost at the recipe's batch size.
     """
-    unit = step.devices.count * step.recipe.accumulate
+    unit = step.devices.number * step.recipe.accumulate
     rows, peak = step.recipe.batch_size // unit, known.peak
-    last_rows, last_peak = 0, step.state_bytes()
+    last_rows, last_peak = 0, float(step.state_bytes())
     fits, too_many = (rows, math.inf) if known.fits else (0, rows)
     while True:
         bytes_per_row = max((peak - last_peak) / (rows - last_rows), 2**20)

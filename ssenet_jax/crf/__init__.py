@@ -1,7 +1,7 @@
 """Fully connected CRF: refines class scores so that they follow the image's edges."""
 
 import importlib.util
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 from jaxtyping import Float, UInt8
@@ -9,6 +9,17 @@ from jaxtyping import Float, UInt8
 from ssenet_jax.crf import pydensecrf_backend
 
 BACKENDS = ("auto", "jax", "pydensecrf")
+
+
+class Options(TypedDict):
+    """What the backends take; see `dense_crf`."""
+
+    iterations: int
+    sxy_gaussian: int | float
+    compat_gaussian: int | float
+    sxy_bilateral: int | float
+    srgb: int | float
+    compat_bilateral: int | float
 
 
 def dense_crf(
@@ -62,14 +73,14 @@ def dense_crf(
     backend = pick_backend(backend)
     if image.shape[:2] != scores.shape[:2]:
         raise ValueError(f"dense_crf: the image is {image.shape[:2]} pixels, the scores {scores.shape[:2]}")
-    options = {
-        "iterations": iterations,
-        "sxy_gaussian": sxy_gaussian,
-        "compat_gaussian": compat_gaussian,
-        "sxy_bilateral": sxy_bilateral,
-        "srgb": srgb,
-        "compat_bilateral": compat_bilateral,
-    }
+    options = Options(
+        iterations=iterations,
+        sxy_gaussian=sxy_gaussian,
+        compat_gaussian=compat_gaussian,
+        sxy_bilateral=sxy_bilateral,
+        srgb=srgb,
+        compat_bilateral=compat_bilateral,
+    )
     if backend == "pydensecrf":
         return pydensecrf_backend.mean_field(image, np.asarray(scores, np.float32), **options)
     from ssenet_jax.crf import jax_backend  # here, so that worker processes of the other backend do without jax

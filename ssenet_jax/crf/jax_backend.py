@@ -57,7 +57,7 @@ def kernels(
         ValueError: kernels too narrow for the image's size.
     """
     n, h, w, _ = images.shape
-    sizes = np.tile(np.int32([h, w]), (n, 1)) if sizes is None else sizes
+    sizes = np.tile(np.array([h, w], np.int32), (n, 1)) if sizes is None else sizes
     place, colour, valid = _pixels(jnp.asarray(images), jnp.asarray(sizes, jnp.int32))
     near = build(place / sxy_gaussian, valid, ((w - 1) / sxy_gaussian, (h - 1) / sxy_gaussian))
     features = jnp.concatenate([place / sxy_bilateral, colour / srgb], axis=-1)

@@ -83,7 +83,7 @@ def gaussian_filter(lattice: Lattice, values: Array, reverse: bool = False) -> A
         blurred.at[lattice.vertex[:, f]].get(mode="fill", fill_value=0) * lattice.weight[:, f, None]
         for f in range(corners)
     ]
-    return sum(parts) / (1 + 2.0 ** (1 - corners))
+    return sum(parts[1:], parts[0]) / (1 + 2.0 ** (1 - corners))
 
 
 def _filter_forward(lattice, values, reverse):

@@ -6,8 +6,8 @@ import grain
 import numpy as np
 
 from ssenet_jax import cores
-from ssenet_jax.datasets.augment import Transform
 from ssenet_jax.datasets.records import Source
+from ssenet_jax.datasets.transforms import Transform
 
 
 def train_batches(

@@ -115,7 +115,8 @@ def _check_listed(rows: Sequence[Row], images: Path, class_names: Sequence[str])
         ((row.id, row.place) for row in rows),
         remedy="rename or remove one; an image is listed once, either to train on or held out",
     )
-    known, seen = set(class_names), {}
+    known = set(class_names)
+    seen: dict[tuple[int, int], Row] = {}
     for row in rows:
         for label in row.labels:
             if label not in known:

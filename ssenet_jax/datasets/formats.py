@@ -4,7 +4,7 @@ import functools
 import io
 import warnings
 
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageFile, UnidentifiedImageError
 
 # by name, because Pillow has readers that nobody tests here, and one that starts Ghostscript
 FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF")
@@ -19,7 +19,7 @@ _VIDEO_BOXES = (b"ftyp", b"moov", b"mdat", b"wide")
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
 
-def open_photo(data: bytes) -> Image.Image:
+def open_photo(data: bytes) -> ImageFile.ImageFile:
     """Reads the header of a photo or mask; of an animation the first frame.
 
     Raises:

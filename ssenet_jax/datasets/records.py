@@ -8,7 +8,7 @@ from typing import Any, NotRequired, Protocol, TypedDict
 
 import numpy as np
 from jaxtyping import Float32, UInt8
-from PIL import Image, ImageOps
+from PIL import Image, ImageFile, ImageOps
 
 from ssenet_jax.datasets.formats import open_photo
 from ssenet_jax.messages import shown
@@ -54,7 +54,9 @@ class Source(Protocol):
     ids: list[str]
     photos: list[str]
     has_masks: bool
-    identity: dict[str, Any]
+
+    @property
+    def identity(self) -> dict[str, Any]: ...
 
     def __len__(self) -> int: ...
 
@@ -134,7 +136,7 @@ def decode_image(data: bytes, name: str) -> UInt8[np.ndarray, "h w 3"]:
         raise ValueError(f"image {shown(name)} {what}; {_DECODE_REMEDY}".replace("\n", " ")) from error
 
 
-def _upright_rgb(image: Image.Image) -> UInt8[np.ndarray, "h w 3"]:
+def _upright_rgb(image: ImageFile.ImageFile) -> UInt8[np.ndarray, "h w 3"]:
     if image.mode in ("I", "F"):
         raise ValueError("it has 32 bits a channel; save it with 8 bits a channel")
     is_deep = ";16" in f"{image.mode} {image.tile}"
@@ -143,7 +145,7 @@ def _upright_rgb(image: Image.Image) -> UInt8[np.ndarray, "h w 3"]:
     rows = max(1, _STRIP_PIXELS // image.width)
     for top in range(0, image.height, rows):
         bottom = min(top + rows, image.height)
-        rgb[top:bottom] = _to_rgb(image.crop((0, top, image.width, bottom)))
+        rgb[top:bottom] = np.asarray(_to_rgb(image.crop((0, top, image.width, bottom))))
     if is_deep and rgb.max() < _DARKEST:
         raise ValueError("its 16 bits a channel hold values of fewer bits, so it is all dark; save it with 8")
     return rgb

@@ -23,7 +23,8 @@ def pixel_grid(size: int) -> tuple[Plane, Plane]:
 
 def window(size: int, cy: float, cx: float, reach: float) -> tuple[slice, slice]:
     """The rows and columns within `reach` pixels of a point inside the picture, cut at its borders."""
-    return tuple(slice(max(int(centre - reach), 0), min(int(centre + reach) + 2, size)) for centre in (cy, cx))
+    rows, columns = (slice(max(int(at - reach), 0), min(int(at + reach) + 2, size)) for at in (cy, cx))
+    return rows, columns
 
 
 def coverage(distance: Plane) -> Plane:

@@ -100,7 +100,7 @@ class Scenes:
             )
         self._split, self._seed, self._size = split, seed, size
         self.ids = [f"{split}_{index:05d}" for index in range(count)]
-        self.photos = []
+        self.photos: list[str] = []
         self.identity = {"name": "scenes", "classes": list(CLASS_NAMES), "seed": seed, "size": size}
 
     def __len__(self) -> int:
@@ -202,7 +202,7 @@ def _body_distance(rng, size: int, radius: float, cy: float, cx: float):
     bearing = np.arctan2(along, across)
     wave = 1 + 0.05 * np.cos(3 * bearing + rng.uniform(0, 6)) + 0.05 * np.cos(2 * bearing + rng.uniform(0, 6))
     distance = ((reach - wave) * b).astype(np.float32)
-    for limb in np.float32(rng.uniform(0, 2 * math.pi, rng.integers(0, 5))):
+    for limb in rng.uniform(0, 2 * math.pi, rng.integers(0, 5)).astype(np.float32):
         bulb = np.float32(radius * rng.uniform(0.14, 0.26))
         foot = np.hypot(across - a * np.cos(limb), along - b * np.sin(limb)) - bulb
         distance = art.smooth_union(distance, foot, 0.25 * radius)
@@ -242,7 +242,7 @@ def _draw_part(surface, creature: _Creature, y, x) -> None:
 def _draw_distractor(rng, picture, light) -> None:
     """A pebble or a splinter in the colours of bodies and parts: too small for a body, too plain for a part."""
     size = len(picture)
-    cy, cx, angle = *rng.uniform(0, size, 2), rng.uniform(0, math.pi)
+    (cy, cx), angle = rng.uniform(0, size, 2), rng.uniform(0, math.pi)
     length, width = size * rng.uniform(0.025, 0.07), size * rng.uniform(0.012, 0.035)
     around = art.window(size, cy, cx, 1.5 * length + width + 3)
     y, x = (axis[around] for axis in art.pixel_grid(size))

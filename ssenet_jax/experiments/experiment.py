@@ -80,7 +80,7 @@ class Pictures(NamedTuple):
 
     stage: str
     split: str
-    count: int = 4
+    images: int = 4
 
 
 class Experiment(NamedTuple):

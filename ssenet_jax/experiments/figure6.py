@@ -8,5 +8,5 @@ EXPERIMENT = Experiment(
     stages=("segment",),
     variants=lambda config: [Variant("baseline", BASELINE), Variant(ours(config), {})],
     columns=(Column("DeepLab", "segment", EVAL),),
-    figure=Pictures("segment", EVAL, count=8),
+    figure=Pictures("segment", EVAL, images=8),
 )

@@ -17,7 +17,6 @@ from ssenet_jax.report.pictures import overlay_labels, to_long_edge
 from ssenet_jax.stages.context import Context
 from ssenet_jax.stages.table import TABLE, place_of
 
-SVG = {"svg.hashsalt": "ssenet", "svg.fonttype": "none"}  # the same bytes each time, text as text
 Series = Mapping[str, tuple[Sequence[float], Sequence[float]]]  # name -> x values and y values
 
 
@@ -42,7 +41,9 @@ def draw(experiment: Experiment, runs: Sequence[Run], stem: Path) -> charts.Char
 
 def _save(canvas: Canvas, stem: Path) -> None:
     for suffix, metadata in ((".svg", {"Date": None}), (".png", {"Software": None})):
-        with matplotlib.rc_context(SVG), artifacts.replacing(stem.with_suffix(suffix)) as path:
+        # the same bytes each time, text as text
+        style = matplotlib.rc_context({"svg.hashsalt": "ssenet", "svg.fonttype": "none"})
+        with style, artifacts.replacing(stem.with_suffix(suffix)) as path:
             canvas.savefig(path, format=suffix[1:], metadata=metadata, dpi=120, bbox_inches="tight")
 
 
@@ -104,7 +105,7 @@ def _examples(wanted: Pictures, runs: Sequence[Run]) -> Canvas:
     of_seed = [run for run in runs if run.seed == runs[0].seed]
     split = runs[0].config.data[wanted.split]
     source = Context(runs[0].config, runs[0].workdir).sources[split]
-    records = [source[index] for index in range(min(wanted.count, len(source)))]
+    records = [source[index] for index in range(min(wanted.images, len(source)))]
     titles = ["image", "ground truth", *(run.variant.name for run in of_seed)]
     canvas = Canvas(figsize=(1.9 * len(titles), 2 * len(records)))
     for axes, record in zip(canvas.subplots(len(records), len(titles), squeeze=False), records, strict=True):
@@ -122,6 +123,7 @@ def _examples(wanted: Pictures, runs: Sequence[Run]) -> Canvas:
 def _result(wanted: Pictures, run: Run, image: np.ndarray, image_id: str) -> np.ndarray | None:
     split = run.config.data[wanted.split]
     place, record = place_of(wanted.stage, Context(run.config, run.workdir)), run.record(wanted.stage, wanted.split)
-    if not place.file(image_id, split).exists():
+    picture = TABLE[wanted.stage].picture
+    if picture is None or not place.file(image_id, split).exists():
         return None
-    return TABLE[wanted.stage].picture(image, place, image_id, split, record["alpha"] if record else None)
+    return picture(image, place, image_id, split, record["alpha"] if record else None)

@@ -86,9 +86,7 @@ def _text(column: Column, value: float) -> str:
 
 def _source(run: Run, stages: Sequence[str], folder: Path) -> dict:
     """Where the results of a run lie, and the configs of its stages."""
-    hashes = [
-        settings_hash(final.settings_of(stage, run.config)) if stage in run.stages else "" for stage in stages
-    ]
+    hashes = [settings_hash(final.settings_of(stage, run.config)) if stage in run.stages else "" for stage in stages]
     changes = " ".join(f"{key}={value}" for key, value in run.variant.changes.items())
     workdir = str(run.workdir.relative_to(folder))
     return {"variant": run.variant.name, "seed": run.seed, "changes": changes, "workdir": workdir, "hashes": hashes}

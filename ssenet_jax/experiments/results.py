@@ -52,8 +52,7 @@ def figure(column: Column, runs: Sequence[Run]) -> Figure:
     found = Figure(column, [], [], [])
     for run in runs:
         record = run.record(column.stage, column.split)
-        value = None if record is None else look_up(record, column.key)
-        if value is not None:
+        if record is not None and (value := look_up(record, column.key)) is not None:
             found.runs.append(run)
             found.values.append(float(value))
             found.hashes.append(record["config_hash"])

@@ -46,10 +46,10 @@ def runs_of(experiment: Experiment, base: ConfigDict, folder: Path, seeds: int) 
 
 
 class Shard(NamedTuple):
-    """Which part of the runs this process takes: every count-th, from index on."""
+    """Which part of the runs this process takes: every stride-th, from start on."""
 
-    index: int
-    count: int
+    start: int
+    stride: int
 
 
 def run(name: str, base: ConfigDict, folder: Path, seeds: int, shard: Shard) -> Path:
@@ -68,7 +68,7 @@ def run(name: str, base: ConfigDict, folder: Path, seeds: int, shard: Shard) -> 
     flags.FLAGS.mark_as_parsed()  # grain reads absl flags
     experiment, store = load(name), Store(folder / "stages")
     every = runs_of(experiment, base, folder / name, seeds)
-    mine = every[shard.index :: shard.count]
+    mine = every[shard.start :: shard.stride]
     work = _Work(experiment, store, every, mine, folder / name)
     work.say_what_is_needed()
     waiting = list(mine)

@@ -8,11 +8,11 @@ import numpy as np
 from jaxtyping import UInt8
 from ml_collections import ConfigDict
 
-from ssenet_jax.artifacts import REVIEWED, read_mask
+from ssenet_jax.artifacts import read_mask
 from ssenet_jax.datasets.records import IGNORE
 from ssenet_jax.stages.context import Place
 from ssenet_jax.stages.facts import Facts, Split
-from ssenet_jax.stages.reviewed import REJECTED, read_decisions
+from ssenet_jax.stages.reviewed import REJECTED, REVIEWED, read_decisions
 from ssenet_jax.stages.table import TABLE
 
 WHICH = ("pseudo_labels", "predictions", "reviewed")

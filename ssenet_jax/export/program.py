@@ -26,7 +26,7 @@ CONVERTER = "pip install 'ssenet_jax[onnx]' && pip install --no-deps jax2onnx==0
 def labels_of(segmenter: Segmenter, size: tuple[int, int]) -> Callable[[Array], Array]:
     """The program as a function of (1, h, w, 3) uint8 photos of a height and width; the arrays are constants in it."""
     facts = BACKBONES[segmenter.network.backbone]
-    mean, std = (np.float32(values)[None, None, None] for values in (facts.mean, facts.std))
+    mean, std = (np.asarray(values, np.float32)[None, None, None] for values in (facts.mean, facts.std))
     # stored statistics either way; "frozen" also stops gradients, which the converter cannot write
     network = segmenter.network.clone(norm="batch", remat=False, dtype=jnp.float32)
 

@@ -1,6 +1,7 @@
 """A mask of one class as polygons without holes, for formats that know nothing else."""
 
 from collections.abc import Iterator
+from typing import cast
 
 import contourpy
 import numpy as np
@@ -38,7 +39,8 @@ def _without_holes(mask: np.ndarray, top: int, left: int) -> Iterator[tuple[np.n
 
 
 def _outline(piece: np.ndarray, top: int, left: int, reach: float) -> np.ndarray:
-    (line,) = contourpy.contour_generator(z=np.pad(piece, 1).astype(np.float64)).lines(1 - reach)
+    contours = contourpy.contour_generator(z=np.pad(piece, 1).astype(np.float64), line_type="Separate")
+    (line,) = cast(list[np.ndarray], contours.lines(1 - reach))  # what lines are as "Separate"
     return _corners(line[:-1]) + (left - 0.5, top - 0.5)
 
 

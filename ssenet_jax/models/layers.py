@@ -58,7 +58,8 @@ def same_padding(
     reach = (kernel - 1) * dilation
     x = zero_outside(x, sizes)
     if sizes is None:
-        return x, tuple(_same_pads(length, reach, stride) for length in x.shape[1:3])
+        rows, columns = (_same_pads(length, reach, stride) for length in x.shape[1:3])
+        return x, (rows, columns)
     if stride == 1:
         return x, ((reach // 2, reach - reach // 2),) * 2
     pads = (reach // 2, reach - reach // 2 + 1)

@@ -46,7 +46,8 @@ def output_size(sizes: Int[Array, "*n 2"], backbone: str, output_stride: int = 0
     Returns:
         The same in cells; sizes that the stride does not divide are rounded up.
     """
-    return strided_sizes(sizes, backbone_row(backbone).strides_at(output_stride)[-1])
+    stride = backbone_row(backbone).strides_at(output_stride)[-1]
+    return (sizes + (stride - 1)) // stride
 
 
 class Network(nn.Module):

@@ -43,7 +43,9 @@ def import_weights(
     if out.exists():
         raise ValueError(f"{out} exists already; give --out another name")
     arrays = read_weights(file)
-    model = NETWORKS[network](backbone=backbone, **_classes(arrays, network))
+    model = NETWORKS[network](backbone=backbone)
+    num_classes = _num_classes(arrays, network)
+    model = model if num_classes is None else model.clone(num_classes=num_classes)
     shapes = shapes_of(model)
     _check_modules(allow_missing, shapes)
     heads = {path[1] for path in flatten_dict(shapes)} - {"backbone"}
@@ -57,12 +59,12 @@ def import_weights(
     return len(found)
 
 
-def _classes(arrays: Mapping[str, np.ndarray], network: str) -> dict[str, int]:
-    """How many classes the file's classifier has, if it has one; SEAM's has a map for the background beside them."""
+def _num_classes(arrays: Mapping[str, np.ndarray], network: str) -> int | None:
+    """How many classes the file's classifier has, None without one; SEAM's has a map for the background beside them."""
     heads = [array for name, array in arrays.items() if name in ("fc8.weight", "module.fc8.weight")]
     if not heads or heads[0].ndim != 4 or network == "affinity":
-        return {}
-    return {"num_classes": heads[0].shape[0] - (network == "seam")}
+        return None
+    return heads[0].shape[0] - (network == "seam")
 
 
 def _check_modules(names: Iterable[str], shapes: Mapping) -> None:

@@ -39,7 +39,7 @@ class Storage(NamedTuple):
 
     key: str
     dtype: np.dtype
-    count: int
+    elements: int
 
 
 class Tensor(NamedTuple):

@@ -110,14 +110,14 @@ def _view(name: str, tensor: Tensor, storages: dict[str, bytes]) -> np.ndarray:
     if storage.key not in storages:
         raise ValueError(f"{quoted(name)}: its storage {quoted(storage.key)} is not in the file")
     raw = storages[storage.key]
-    if len(raw) != storage.count * storage.dtype.itemsize:
-        raise ValueError(f"{quoted(name)}: its storage has {len(raw)} bytes, expected {storage.count} elements")
+    if len(raw) != storage.elements * storage.dtype.itemsize:
+        raise ValueError(f"{quoted(name)}: its storage has {len(raw)} bytes, expected {storage.elements} elements")
     if 0 in tensor.shape:
         return np.zeros(tensor.shape, storage.dtype)
     last = tensor.offset + sum((size - 1) * step for size, step in zip(tensor.shape, tensor.strides, strict=True))
-    if last >= storage.count or math.prod(tensor.shape) > storage.count:
+    if last >= storage.elements or math.prod(tensor.shape) > storage.elements:
         raise ValueError(
-            f"{quoted(name)}: shape {shown(tensor.shape)} reaches beyond the {storage.count} elements of its storage"
+            f"{quoted(name)}: shape {shown(tensor.shape)} reaches beyond the {storage.elements} elements of its storage"
         )
     flat = np.frombuffer(raw, storage.dtype)[tensor.offset :]
     steps = [step * storage.dtype.itemsize for step in tensor.strides]

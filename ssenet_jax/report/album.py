@@ -29,8 +29,8 @@ def entry(name: str, photo: UInt8[np.ndarray, "h w 3"], overlay: UInt8[np.ndarra
     """An entry, which holds thumbnails and not the photo."""
     counts = np.bincount(labels.ravel(), minlength=256)
     shares = {int(label): counts[label] / labels.size for label in np.flatnonzero(counts) if label not in (0, IGNORE)}
-    thumbnails = [jpeg_uri(to_long_edge(picture, THUMBNAIL)) for picture in (photo, overlay)]
-    return Entry(name, *thumbnails, shares)
+    small, small_overlay = (jpeg_uri(to_long_edge(picture, THUMBNAIL)) for picture in (photo, overlay))
+    return Entry(name, small, small_overlay, shares)
 
 
 def page(entries: Sequence[Entry], class_names: Sequence[str], generator: str) -> str:

@@ -140,7 +140,7 @@ def _headline(metrics: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
         return None
     last = max(metrics, key=lambda entry: entry["place"])
     gains = [entry for entry in metrics if entry["gain"] is not None]
-    return {"last": last, "compared": last if last in gains else (gains or [None])[-1]}
+    return {"last": last, "compared": last if last in gains else gains[-1] if gains else None}
 
 
 def _class_rows(metrics: Sequence[dict[str, Any]], names: Sequence[str]) -> list[tuple[str, list[float | None]]]:
@@ -189,7 +189,7 @@ def _over_steps(entries: Sequence[Mapping[str, Any]], name: str, factor: float =
 
 def _read_log(path: Path) -> list[dict[str, Any]]:
     """The lines of a log; where a resumed run wrote a step again, the later line counts."""
-    entries = {}
+    entries: dict[int, dict[str, Any]] = {}
     for line in path.read_text(encoding="utf-8").splitlines():
         try:
             entry = json.loads(line)

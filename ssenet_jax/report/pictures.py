@@ -23,7 +23,7 @@ def to_long_edge(image: UInt8[np.ndarray, "h w 3"], long_edge: int) -> UInt8[np.
     height, width = image.shape[:2]
     scale = long_edge / max(height, width)
     size = (max(1, round(width * scale)), max(1, round(height * scale)))
-    return np.asarray(Image.fromarray(image).resize(size, Image.BICUBIC))
+    return np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BICUBIC))
 
 
 def overlay_labels(
@@ -39,7 +39,7 @@ def overlay_labels(
         RGB, the size of the image.
     """
     height, width = image.shape[:2]
-    labels = np.asarray(Image.fromarray(labels).resize((width, height), Image.NEAREST))
+    labels = np.asarray(Image.fromarray(labels).resize((width, height), Image.Resampling.NEAREST))
     colors = palette(256).astype(np.float32)
     colors[IGNORE] = IGNORE_COLOR
     base = image.astype(np.float32)
@@ -62,7 +62,7 @@ def cam_picture(
     """
     height, width = image.shape[:2]
     strongest = cam.astype(np.float32).max(axis=-1, initial=0.0).clip(0.0, 1.0)
-    strongest = np.asarray(Image.fromarray(strongest).resize((width, height), Image.BILINEAR))
+    strongest = np.asarray(Image.fromarray(strongest).resize((width, height), Image.Resampling.BILINEAR))
     heat = matplotlib.colormaps["inferno"](strongest)[..., :3] * 255
     grey = image.astype(np.float32).mean(axis=-1, keepdims=True)
     blend = 0.4 * grey + 0.6 * heat

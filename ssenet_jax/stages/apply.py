@@ -71,7 +71,7 @@ def segment(context: Context, job: Job) -> None:
 
 
 def segment_records(
-    config: ConfigDict, model: nn.Module, variables: dict, records: Iterable[dict], finish: Callable
+    config: ConfigDict, model: nn.Module, variables: Mapping, records: Iterable[Mapping], finish: Callable
 ) -> None:
     """Segments records, each with an "image" and the "size" that its label map is to have.
 
@@ -129,7 +129,7 @@ def counted(title: str, items: Iterable[Any], total: int) -> Iterator[Any]:
 
 def run_network(
     config: ConfigDict,
-    records: Iterator[dict],
+    records: Iterable[Mapping],
     prepare: Callable,
     function: Callable,
     variables: Mapping,

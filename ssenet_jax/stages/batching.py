@@ -5,7 +5,7 @@ serves every image of a bucket.
 """
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import NamedTuple
 
@@ -17,12 +17,14 @@ from ssenet_jax.training.sharding import make_mesh, over_batch, replicated
 SLOTS = 4  # classes an image is computed for at once come in multiples of this, each with a compilation of its own
 WORKERS = 4  # threads that read, and threads that write: enough for a fast device, and idle threads cost nothing
 
+Group = tuple[tuple[int, int], list[Mapping]]  # the padded height and width, and the records of that size
+
 
 class Photos(NamedTuple):
     """A batch of images of one bucket, zero-padded at the bottom and the right; all else is the device's work."""
 
-    images: np.ndarray  # (n, h, w, 3) uint8
-    sizes: np.ndarray  # (n, 2) int32, the valid heights and widths
+    images: np.ndarray | jax.Array  # (n, h, w, 3) uint8
+    sizes: np.ndarray | jax.Array  # (n, 2) int32, the valid heights and widths
 
 
 def bucket_of(height: int, width: int, multiple: int) -> tuple[int, int]:
@@ -30,11 +32,12 @@ def bucket_of(height: int, width: int, multiple: int) -> tuple[int, int]:
     return -(-height // multiple) * multiple, -(-width // multiple) * multiple
 
 
-def by_bucket(records: Iterable[dict], batch_size: int, multiple: int) -> Iterator[tuple[tuple[int, int], list[dict]]]:
+def by_bucket(records: Iterable[Mapping], batch_size: int, multiple: int) -> Iterator[Group]:
     """Groups a stream of records by bucket; holds back less than a batch of each."""
-    waiting: dict[tuple[int, int], list[dict]] = {}
+    waiting: dict[tuple[int, int], list[Mapping]] = {}
     for record in records:
-        canvas = bucket_of(*record["image"].shape[:2], multiple)
+        height, width = record["image"].shape[:2]
+        canvas = bucket_of(height, width, multiple)
         group = waiting.setdefault(canvas, [])
         group.append(record)
         if len(group) == batch_size:
@@ -44,11 +47,11 @@ def by_bucket(records: Iterable[dict], batch_size: int, multiple: int) -> Iterat
 
 def padded_images(images: Sequence[np.ndarray], canvas: tuple[int, int], rows: int) -> Photos:
     """Pads a batch of images (h, w, 3); its last image fills the rows that are left over."""
-    batch = Photos(np.zeros((rows, *canvas, 3), np.uint8), np.zeros((rows, 2), np.int32))
+    padded, sizes = np.zeros((rows, *canvas, 3), np.uint8), np.zeros((rows, 2), np.int32)
     for row, image in enumerate([*images, *[images[-1]] * (rows - len(images))]):
-        batch.images[row, : image.shape[0], : image.shape[1]] = image
-        batch.sizes[row] = image.shape[:2]
-    return batch
+        padded[row, : image.shape[0], : image.shape[1]] = image
+        sizes[row] = image.shape[:2]
+    return Photos(padded, sizes)
 
 
 def class_slots(labels: Sequence[np.ndarray], rows: int) -> tuple[np.ndarray, np.ndarray]:
@@ -77,11 +80,11 @@ def _slots(classes: int) -> int:
 
 
 def run(
-    records: Iterable[dict],
-    prepare: Callable[[list[dict], tuple[int, int], int], tuple],
+    records: Iterable[Mapping],
+    prepare: Callable[[list[Mapping], tuple[int, int], int], tuple],
     function: Callable,
-    variables: dict,
-    finish: Callable[[dict, np.ndarray], None],
+    variables: Mapping,
+    finish: Callable[[Mapping, np.ndarray], None],
     *,
     batch_size: int,
     bucket: int,

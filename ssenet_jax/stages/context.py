@@ -26,6 +26,7 @@ class Sampled:
         self._source, spaced = source, np.linspace(0, len(source) - 1, min(count, len(source)))
         self._chosen = spaced.round().astype(int).tolist()
         self.ids, self.class_names = [source.ids[index] for index in self._chosen], source.class_names
+        self.photos = [source.photos[index] for index in self._chosen] if source.photos else []
         self.has_masks, self.identity = source.has_masks, source.identity
 
     def fingerprints(self) -> dict[str, str]:

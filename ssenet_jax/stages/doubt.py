@@ -10,8 +10,9 @@ import numpy as np
 from ssenet_jax import artifacts
 from ssenet_jax.artifacts import Cam
 from ssenet_jax.datasets import Source
-from ssenet_jax.datasets.augment import resize_mask, seed_labels
+from ssenet_jax.datasets.augment import resize_mask
 from ssenet_jax.datasets.records import IGNORE
+from ssenet_jax.datasets.transforms import seed_labels
 from ssenet_jax.stages.context import Place
 from ssenet_jax.stages.seeds import Background
 from ssenet_jax.stages.table import TABLE
@@ -63,9 +64,11 @@ def measure(scores: Cam, background: Background, seeds: np.ndarray | None, label
         return Doubt(0.0, 0.0, 0.0, None, coverage)
     objects = cut > 0
     contested = float(np.sum(objects & _close(scores.maps)) / max(1, objects.sum()))
-    parts = [float(np.mean(_close(against))), contested, None if seeds is None else _disagreement(seeds, labels)]
+    undecided = float(np.mean(_close(against)))
+    disagreement = None if seeds is None else _disagreement(seeds, labels)
     missing = sum(share == 0 for _, share in coverage) / len(coverage)
-    return Doubt(min(1.0, max(missing, sum(part or 0.0 for part in parts))), *parts, coverage)
+    doubt = min(1.0, max(missing, undecided + contested + (disagreement or 0.0)))
+    return Doubt(doubt, undecided, contested, disagreement, coverage)
 
 
 def _close(scores: np.ndarray) -> np.ndarray:
@@ -112,8 +115,8 @@ def measure_all(workdir: Path, settings: Any, sources: Mapping[str, Source]) -> 
 
 
 def _stored(values: Sequence) -> Doubt:
-    *figures, coverage = values
-    return Doubt(*figures, [tuple(pair) for pair in coverage])
+    doubt, undecided, contested, disagreement, coverage = values
+    return Doubt(doubt, undecided, contested, disagreement, [(index, share) for index, share in coverage])
 
 
 def _state(file: Path) -> list[int] | None:

@@ -1,6 +1,7 @@
 """What tells how a run went: metrics of every stage, the table at the end, the report."""
 
 from pathlib import Path
+from typing import Any
 
 from ml_collections import ConfigDict
 
@@ -27,7 +28,7 @@ def made_from(name: str, context: Context) -> manifest.MadeFrom:
     """
     images = TABLE[name].images
     sources = context.training_images() if images is None else images(context)
-    identity = {split: source.identity for split, source in sources.items()}
+    identity: dict[str, Any] = {split: source.identity for split, source in sources.items()}
     if images is None and "init" in sections_of(name, context.config):
         identity["weights"] = _weights(name, context)
     if images is None and context.config.labels.source == "reviewed" and "label" in needs_of(name, context.config):
@@ -65,8 +66,10 @@ def is_complete(name: str, context: Context, *, as_need: bool = False) -> bool:
     complete = manifest.check_manifest(path, settings, stage=name, made_from=data, grows=grows)
     if not complete or not trains:
         return complete
-    folder, images = place_of(name, context).folder, len(manifest.read_manifest(path).made_from.images)
-    return recipes.steps_of(context.config, folder.name, images) in steps(folder)
+    folder, held = place_of(name, context).folder, manifest.read_manifest(path)
+    if held is None:
+        return False
+    return recipes.steps_of(context.config, folder.name, len(held.made_from.images)) in steps(folder)
 
 
 def evaluate(context: Context, name: str) -> None:

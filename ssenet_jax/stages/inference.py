@@ -29,9 +29,10 @@ def flip_valid(x: Float[Array, "n h w c"], widths: Int[Array, "n"]) -> Float[Arr
 
 def network_input(photos: Photos, scale: float, backbone: str) -> tuple[Array, Array]:
     """A batch at one scale, normalised, zero outside the images: (n, h, w, 3) float32, and the valid sizes (n, 2)."""
-    sizes = scaled_sizes(photos.sizes, scale)
-    padded = tuple(math.ceil(side * scale) for side in photos.images.shape[1:3])
-    images = photos.images.astype(jnp.float32) if scale == 1 else resize_bicubic(*photos, sizes, padded)
+    images, unscaled = (jnp.asarray(array) for array in photos)
+    sizes = scaled_sizes(unscaled, scale)
+    height, width = (math.ceil(side * scale) for side in images.shape[1:3])
+    images = images.astype(jnp.float32) if scale == 1 else resize_bicubic(images, unscaled, sizes, (height, width))
     mean, std = (jnp.array(value, jnp.float32) for value in (BACKBONES[backbone].mean, BACKBONES[backbone].std))
     return _zero_outside((images - mean[None, None, None]) / std[None, None, None], sizes), sizes
 
@@ -40,8 +41,9 @@ def _multi_scale(
     network: Callable, photos: Photos, views: Sequence[tuple[Array, Array]], stride_sizes: Callable, flip: bool
 ) -> Array:
     """The sum over views and their mirror images of ``network``'s maps, each brought to its image's size."""
-    total, canvas = 0.0, photos.images.shape[1:3]
-    for images, sizes in views:
+    of_photos, (height, width) = jnp.asarray(photos.sizes), photos.images.shape[1:3]
+
+    def of_view(images: Array, sizes: Array) -> Array:
         maps_size = stride_sizes(sizes)
         if flip:
             both = jnp.concatenate([images, flip_valid(images, sizes[:, 1])])
@@ -49,8 +51,10 @@ def _multi_scale(
             maps = maps + flip_valid(mirrored, maps_size[:, 1])
         else:
             maps = network(images, sizes)
-        total = total + resize_valid(maps, maps_size, photos.sizes, canvas)
-    return total
+        return resize_valid(maps, maps_size, of_photos, (height, width))
+
+    parts = [of_view(*view) for view in views]
+    return sum(parts[1:], parts[0])
 
 
 @functools.cache  # the classifiers with and without the second branch share the compiled programs

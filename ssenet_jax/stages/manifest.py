@@ -4,7 +4,7 @@ import functools
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -150,13 +150,13 @@ def _compare_data(holds: str, made: MadeFrom, now: MadeFrom, *, grows: bool) -> 
     for key in [key for key in differing if key not in lists]:
         told = f"{key} was {_short(was.get(key))} and is {_short(is_now.get(key))}"
         raise ValueError(f"{holds} from other data: {told}; use another --workdir, or set it back")
-    changes = {"changed since": [image for image in made.images if now.images.get(image, made.images[image])
-                                 != made.images[image]]}  # fmt: skip
+    changed = [image for image, state in made.images.items() if now.images.get(image, state) != state]
+    changes: dict[str, Collection[str]] = {"changed since": changed}
     if not grows:
         changes |= {"were added": now.images.keys() - made.images, "were removed": made.images.keys() - now.images}
-    told = [f"{len(images)} {what} ({_first(images)})" for what, images in changes.items() if images]
-    if told:
-        raise ValueError(f"{holds} from other images: {', '.join(told)}; use another --workdir, or put them back")
+    counted = [f"{len(images)} {what} ({_first(images)})" for what, images in changes.items() if images]
+    if counted:
+        raise ValueError(f"{holds} from other images: {', '.join(counted)}; use another --workdir, or put them back")
     if lists and not grows:
         raise ValueError(f"{holds} from another list: {lists[0]} has changed; use another --workdir, or put it back")
 

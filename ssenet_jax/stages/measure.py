@@ -1,5 +1,6 @@
 """What CAMs are like beside their mIoU: equivariance under operators, classification, and each test scale alone."""
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -127,7 +128,8 @@ def score_measures(context: Context, subjects: Sequence[Subject]) -> list[dict]:
 def _score(context: Context, subject: Subject) -> dict:
     settings, k = context.config.evaluate, len(subject.source.class_names) + 1
     alphas = settings.alphas if settings.best_alpha else (settings.alpha,)
-    errors, scores, labels, total = [], [], [], 0
+    errors, scores, labels = [], [], []
+    total: int | np.ndarray = 0
     for index in range(len(subject.source)):
         record = subject.source[index]
         path = subject.place.file(record["id"], subject.split)
@@ -139,7 +141,9 @@ def _score(context: Context, subject: Subject) -> dict:
             total = total + _by_scale(maps, np.flatnonzero(label), record["mask"], alphas, k)
     of_images = np.stack(labels), np.stack(scores)
     names, ap = subject.source.class_names, metrics.average_precision(*of_images)
-    miou = [max(map(metrics.mean_iou, of_scale)) for of_scale in total]
+    scales = [f"{scale:g}" for scale in context.config.cam.scales]
+    unknown = [[math.nan]] * len(scales)  # no image of the sample has a mask
+    by_scale = unknown if isinstance(total, int) else [[metrics.mean_iou(c) for c in each] for each in total]
     return {
         "stage": subject.place.stage,
         "split": subject.split,
@@ -148,7 +152,7 @@ def _score(context: Context, subject: Subject) -> dict:
         "equivariance": dict(zip(OPERATORS, np.mean(errors, axis=0).tolist(), strict=True)),
         "mean_ap": finite(metrics.mean_average_precision(*of_images)),
         "ap": {name: finite(value) for name, value in zip(names, ap, strict=True)},
-        "scales": {f"{scale:g}": finite(value) for scale, value in zip(context.config.cam.scales, miou, strict=True)},
+        "scales": {scale: finite(max(miou)) for scale, miou in zip(scales, by_scale, strict=True)},
     }
 
 

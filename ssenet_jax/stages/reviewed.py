@@ -83,7 +83,8 @@ def write_decisions(workdir: Path, decisions: Mapping[str, Decision]) -> None:
     rows = csv.writer(text, lineterminator="\n")
     rows.writerow(Decision._fields)
     for row in decisions.values():
-        rows.writerow(row._replace(alpha="" if row.alpha is None else f"{row.alpha:g}"))
+        alpha = "" if row.alpha is None else f"{row.alpha:g}"
+        rows.writerow((row.id, row.decision, alpha, row.time))
     write_text(workdir / REVIEWED / "reviewed.csv", text.getvalue())
 
 
@@ -100,8 +101,8 @@ def label_map(workdir: Path, decision: Decision, size: tuple[int, int], num_clas
     """
     if decision.decision == REJECTED:
         return np.full(size, IGNORE, np.uint8)
-    path = str(mask_path(workdir, decision.id))
-    return decode_mask(_taught(workdir, decision), path, size=tuple(size), num_classes=num_classes)
+    path, (height, width) = str(mask_path(workdir, decision.id)), size
+    return decode_mask(_taught(workdir, decision), path, size=(height, width), num_classes=num_classes)
 
 
 def fingerprints(workdir: Path) -> dict[str, str]:

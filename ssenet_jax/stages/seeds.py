@@ -12,7 +12,7 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -151,7 +151,7 @@ def in_processes(function: Callable, calls: Iterable[tuple], workers: int) -> No
     """
     workers = workers or cores.available()
     if workers == 1:
-        pool = ThreadPoolExecutor(1)
+        pool: Executor = ThreadPoolExecutor(1)
     else:
         spawn = multiprocessing.get_context("spawn")
         pool = ProcessPoolExecutor(workers, mp_context=spawn, initializer=_end_with_parent)

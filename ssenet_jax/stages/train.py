@@ -12,14 +12,14 @@ from ml_collections import ConfigDict
 from ssenet_jax import pretrained
 from ssenet_jax.artifacts import read_mask, read_seeds
 from ssenet_jax.checkpoint import load_variables
-from ssenet_jax.datasets import Source, augment, batches
+from ssenet_jax.datasets import Record, Source, augment, batches, transforms
 from ssenet_jax.metrics import mean_average_precision
 from ssenet_jax.report import pictures
 from ssenet_jax.stages.batching import bucket_of, class_slots, padded_images
 from ssenet_jax.stages.context import Context, Job
 from ssenet_jax.stages.inference import cam_function, class_maps
 from ssenet_jax.training import recipes
-from ssenet_jax.training.loop import Records, fit
+from ssenet_jax.training.loop import NO_LOOKS, Looks, Records, fit
 
 PICTURES = 4  # fixed examples whose CAMs go to TensorBoard
 
@@ -28,7 +28,7 @@ class Examples(NamedTuple):
     """What a training learns from: records, and the transform that makes examples of them."""
 
     source: Any
-    transform: augment.Transform
+    transform: transforms.Transform
 
 
 def train_baseline(context: Context, job: Job) -> None:
@@ -44,10 +44,11 @@ def train_classifier(context: Context, job: Job) -> None:
 def _train_classifier(context: Context, job: Job, training: str) -> None:
     settings = context.config.classifier
     only_here = {name: settings[name] for name in ("crop", "long_edge", "brightness_shift")}
-    transform = augment.classifier_transform(**only_here, **_looks(context, settings))
+    transform = transforms.classifier_transform(**only_here, **_looks(context, settings))
     examples = Examples(context.train_source, transform)
-    looks = {"picture_fn": _cam_pictures(context, training), "validate_fn": _validation(context, training)}
-    _fit(context, job, training, "weights", examples, **looks)
+    every = recipes.section(context.config, training).picture_every
+    looks = Looks(every, _cam_pictures(context, training), _validation(context, training))
+    _fit(context, job, training, "weights", examples, looks)
 
 
 def train_affinity(context: Context, job: Job) -> None:
@@ -59,7 +60,7 @@ def train_affinity(context: Context, job: Job) -> None:
         low, high = read_seeds(seeds.file(record["id"], split))
         return {**record, "low": low.maps, "high": high.maps, "classes": low.classes}
 
-    transform = augment.affinity_transform(crop=settings.crop, stride=settings.stride, **_looks(context, settings))
+    transform = transforms.affinity_transform(crop=settings.crop, stride=settings.stride, **_looks(context, settings))
     examples = Examples(Extended(context.train_source, with_seeds), transform)
     _fit(context, job, "affinity", settings.init, examples)
 
@@ -74,14 +75,14 @@ def train_segmenter(context: Context, job: Job) -> None:
         return {**record, "mask": augment.resize_mask(label, record["image"].shape[:2])}
 
     facts = {"mean": context.backbone.mean, "std": context.backbone.std}
-    transform = augment.segmenter_transform(settings.crop, scale=settings.scale, flip=settings.flip, **facts)
+    transform = transforms.segmenter_transform(settings.crop, scale=settings.scale, flip=settings.flip, **facts)
     _fit(context, job, "segmenter", settings.init, Examples(Extended(context.train_source, with_label), transform))
 
 
 class Extended:
     """A source whose records get more from the workdir."""
 
-    def __init__(self, source: Source, extend: Callable[[dict], dict]):
+    def __init__(self, source: Source, extend: Callable[[Record], dict]):
         self.ids, self.class_names = source.ids, source.class_names
         self._source, self._extend = source, extend
 
@@ -122,7 +123,7 @@ def _fit(
     training: str,
     init: str,
     examples: Examples,
-    **looks: Callable | None,
+    looks: Looks = NO_LOOKS,
 ) -> None:
     model = context.network(training)
     settings = recipes.section(context.config, training)
@@ -138,10 +139,11 @@ def _fit(
     if mesh.size < context.mesh.size:
         context.say(f"{stage}: a batch of {recipe.batch_size} on {mesh.size} of {context.mesh.size} devices")
     records = Records(
+        name=stage,
         checkpoints=job.writes.folder,
         log=context.log(stage),
         tensorboard=context.workdir / "tensorboard" / stage,
-        **{key: settings[key] for key in ("checkpoint_every", "keep", "log_every", "picture_every")},
+        **{key: settings[key] for key in ("checkpoint_every", "keep", "log_every")},
     )
     fit(
         recipe,
@@ -149,9 +151,8 @@ def _fit(
         batches.iterate(dataset, 0),
         records,
         mesh=mesh,
-        name=stage,
         shard_params=context.config.mesh.shard_params,
-        **looks,
+        looks=looks,
     )
 
 
@@ -184,7 +185,7 @@ def _cam_pictures(context: Context, training: str) -> Callable[[dict], dict[str,
     function = cam_function(context.network(training), scales=(1.0,), flip=False)
     records = [source[index] for index in range(min(PICTURES, len(source)))]
 
-    def picture(variables: dict, record: dict) -> np.ndarray:
+    def picture(variables: dict, record: Record) -> np.ndarray:
         height, width = record["image"].shape[:2]
         canvas = bucket_of(height, width, config.inference.bucket)
         photos = padded_images([record["image"]], canvas, 1)

@@ -185,7 +185,7 @@ def told_to_stop() -> bool:
     now = time.monotonic()
     if jax.process_count() > 1 and not _looked["stop"] and now - _looked["at"] > _LOOK_EVERY_S:
         _looked.update(at=now, stop=_known("stop") is not None)
-    return _looked["stop"]
+    return bool(_looked["stop"])
 
 
 def leave_if_told(what: str, workdir: Any) -> None:

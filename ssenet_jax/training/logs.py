@@ -75,7 +75,8 @@ class MetricsLog:
     """
 
     def __init__(self, path: str | os.PathLike, tensorboard: str | os.PathLike, *, start_step: int):
-        self._file = self._events = None
+        self._file: TextIO | None = None
+        self._events: SummaryWriter | None = None
         if jax.process_index() == 0:
             path = Path(path)
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -87,13 +88,13 @@ class MetricsLog:
         return self
 
     def __exit__(self, *error):
-        if self._file is not None:
-            self._file.close()
-            self._events.close()
+        for held in (self._file, self._events):
+            if held is not None:
+                held.close()
 
     def write(self, step: int, metrics: dict[str, float]) -> None:
         """Adds the metrics of a step."""
-        if self._file is None:
+        if self._file is None or self._events is None:
             return
         self._file.write(json.dumps({"step": step, **metrics}) + "\n")
         for name, value in metrics.items():

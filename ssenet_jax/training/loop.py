@@ -24,23 +24,48 @@ class NonFiniteLossError(ValueError):
 
 
 class Records(NamedTuple):
-    """What a training leaves on disk, and how often.
+    """What a training is called and leaves on disk, and how often.
 
     Attributes:
+        name: the stage, for messages.
         checkpoints, log, tensorboard: a directory, the file of JSON lines, the directory of event files.
         checkpoint_every: steps between checkpoints; the last step always has one.
         keep: number of checkpoints that stay.
         log_every: steps between lines of the log; a line holds the means over them.
-        picture_every: steps between pictures; 0 for none.
     """
 
+    name: str
     checkpoints: Path
     log: Path
     tensorboard: Path
     checkpoint_every: int
     keep: int
     log_every: int
-    picture_every: int = 0
+
+
+class Looks(NamedTuple):
+    """What is looked at beside the losses, and how often.
+
+    Attributes:
+        every: steps between looks; 0 for none but the figures after the last step.
+        picture_fn: from the current variables to pictures by name, uint8 (h,w,3). Called on every process.
+        validate_fn: from the current variables to figures by name; called with `picture_fn`, and after the last step.
+    """
+
+    every: int = 0
+    picture_fn: Callable[[dict], dict] | None = None
+    validate_fn: Callable[[dict], dict[str, float]] | None = None
+
+    def take(self, step, state, tracker, last):
+        due = self.every > 0 and step % self.every == 0
+        if self.validate_fn is not None and (due or last):
+            tracker.drain()
+            tracker.log.write(step, self.validate_fn(variables_of(state)))
+        if self.picture_fn is not None and due:
+            tracker.log.write_pictures(step, self.picture_fn(variables_of(state)))
+
+
+NO_LOOKS = Looks()
 
 
 def fit(
@@ -50,10 +75,8 @@ def fit(
     records: Records,
     *,
     mesh: jax.sharding.Mesh,
-    name: str,
     shard_params: bool = False,
-    picture_fn: Callable[[dict], dict] | None = None,
-    validate_fn: Callable[[dict], dict[str, float]] | None = None,
+    looks: Looks = NO_LOOKS,
 ) -> dict:
     """Trains, going on from the newest checkpoint when there is one; a finished training is only read.
 
@@ -65,10 +88,8 @@ def fit(
             `set_state` raises KeyError, TypeError or ValueError for what is none.
         records: where and how often to write.
         mesh: the devices; see `sharding.make_mesh`.
-        name: the stage, for messages.
         shard_params: see `make_step`.
-        picture_fn: from the current variables to pictures by name, uint8 (h,w,3). Called on every process.
-        validate_fn: from the current variables to figures by name; called with `picture_fn`, and after the last step.
+        looks: at the variables, while they train.
 
     Returns:
         The trained variables, on the devices of the mesh.
@@ -78,7 +99,7 @@ def fit(
         NonFiniteLossError: with the step, the learning rate, the ids and the last good checkpoint.
         Preempted: after a signal (see `stop.listening`), when the step that was running is done and saved.
     """
-    hosts.wait_for_all(f"beginning of {name}")
+    hosts.wait_for_all(f"beginning of {records.name}")
     state = create_state({kind: variables.pop(kind) for kind in list(variables)}, recipe)
     step_fn = make_step(recipe, jax.eval_shape(lambda: state), mesh, shard_params=shard_params)
     with Checkpoints(records.checkpoints, keep=records.keep) as checkpoints:
@@ -89,10 +110,9 @@ def fit(
         size = recipe.batch_size
         with (
             MetricsLog(records.log, records.tensorboard, start_step=start) as log,
-            Progress(name, recipe.steps * size, start=start * size) as progress,
+            Progress(records.name, recipe.steps * size, start=start * size) as progress,
         ):
-            tracker = _Tracker(recipe, records, name, log, progress, checkpoints, sums)
-            looks = _Looks(records.picture_every, picture_fn, validate_fn)
+            tracker = _Tracker(recipe, records, log, progress, checkpoints, sums)
             state = _run(state, step_fn, batches, range(start + 1, recipe.steps + 1), tracker, mesh, looks)
         return variables_of(state)
 
@@ -144,22 +164,6 @@ def _takes_up(loop: dict, batches: Any) -> bool:
     return True
 
 
-class _Looks(NamedTuple):
-    """What is looked at beside the losses, and how often."""
-
-    every: int
-    picture_fn: Callable[[dict], dict] | None
-    validate_fn: Callable[[dict], dict[str, float]] | None
-
-    def take(self, step, state, tracker, last):
-        due = self.every > 0 and step % self.every == 0
-        if self.validate_fn is not None and (due or last):
-            tracker.drain()
-            tracker.log.write(step, self.validate_fn(variables_of(state)))
-        if self.picture_fn is not None and due:
-            tracker.log.write_pictures(step, self.picture_fn(variables_of(state)))
-
-
 def _run(state, step_fn, batches, steps, tracker, mesh, looks):
     records, checkpoints = tracker.records, tracker.checkpoints
     for step in steps:
@@ -168,7 +172,7 @@ def _run(state, step_fn, batches, steps, tracker, mesh, looks):
         state, metrics = step_fn(state, sharding.global_batch(batch, tracker.recipe.batch_size, mesh))
         tracker.add(step, metrics, ids)
         # all processes stop after the same step: the one that the first of them names
-        stop = hosts.word_of_first(f"steps of {tracker.name}", "stop" if hosts.told_to_stop() else "") == "stop"
+        stop = hosts.word_of_first(f"steps of {records.name}", "stop" if hosts.told_to_stop() else "") == "stop"
         looks.take(step, state, tracker, last=step == steps[-1])  # before the checkpoint, past which no line is cut
         if stop or step % records.checkpoint_every == 0 or step == steps[-1]:
             tracker.drain()
@@ -176,7 +180,7 @@ def _run(state, step_fn, batches, steps, tracker, mesh, looks):
             checkpoints.save(step, variables_of(state), optim.merge(state.optimizer.momentum), loop)
         if stop:
             raise Preempted(
-                f"{tracker.name} was stopped after step {step} of {steps[-1]}, saved in {checkpoints.newest()}; "
+                f"{records.name} was stopped after step {step} of {steps[-1]}, saved in {checkpoints.newest()}; "
                 "run the same command again to go on"
             )
     return state
@@ -185,8 +189,8 @@ def _run(state, step_fn, batches, steps, tracker, mesh, looks):
 class _Tracker:
     """Fetches the metrics of steps that the device has finished, checks them, and logs their means."""
 
-    def __init__(self, recipe, records, name, log, progress, checkpoints, sums):
-        self.recipe, self.records, self.name = recipe, records, name
+    def __init__(self, recipe, records, log, progress, checkpoints, sums):
+        self.recipe, self.records = recipe, records
         self.log, self.checkpoints, self.sums = log, checkpoints, dict(sums)
         self._progress, self._pending = progress, deque()
         self._images, self._since = 0, None
@@ -225,7 +229,8 @@ class _Tracker:
         what = "a gradient is not finite" if math.isfinite(loss) else f"the loss is {loss}"
         good = self.checkpoints.newest()
         saved = f"the last good checkpoint is {good}" if good else "there is no checkpoint yet"
+        named = ", ".join(ids) or "unknown"
         return (
-            f"{self.name}: {what} at step {step} (learning rate {lr:.3g}, images {', '.join(ids) or 'unknown'}); "
-            f"{saved}; look at those images, or lower the learning rate"
+            f"{self.records.name}: {what} at step {step} (learning rate {lr:.3g}, images {named}); {saved}; "
+            "look at those images, or lower the learning rate"
         )

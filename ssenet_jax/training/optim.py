@@ -135,7 +135,7 @@ def flatten(tree: dict) -> dict:
 
 def merge(*parts: dict) -> dict:
     """The nested tree of flat dicts from "/"-joined path to leaf; the inverse of `flatten`."""
-    tree = {}
+    tree: dict = {}
     for part in parts:
         for path, leaf in part.items():
             *parents, name = path.split("/")

@@ -47,8 +47,9 @@ class Recipe(NamedTuple):
 
     def optimizer(self, params: dict) -> optax.GradientTransformation:
         """The optimizer of the parameters whose paths are those of `params`."""
-        schedule = {"base_lr": self.lr, "total_steps": self.steps, "power": self.power}
-        return optim.sgd(params, self.groups, **schedule, momentum=self.momentum)
+        return optim.sgd(
+            params, self.groups, base_lr=self.lr, total_steps=self.steps, power=self.power, momentum=self.momentum
+        )
 
 
 def create_state(variables: dict, recipe: Recipe) -> TrainState:
@@ -71,11 +72,11 @@ def state_shardings(state: TrainState, mesh, *, shard_params: bool) -> TrainStat
     def of(leaf):
         return sharding.over_largest_axis(mesh, leaf.shape) if shard_params else whole
 
-    return TrainState(
+    placed = jax.tree.map(lambda _: whole, state)
+    return placed._replace(
         trainable=jax.tree.map(of, state.trainable),
         frozen=jax.tree.map(of, state.frozen),
-        batch_stats=jax.tree.map(lambda _: whole, state.batch_stats),
-        optimizer=optim.SgdState(whole, jax.tree.map(of, state.optimizer.momentum)),
+        optimizer=placed.optimizer._replace(momentum=jax.tree.map(of, state.optimizer.momentum)),
     )
 
 

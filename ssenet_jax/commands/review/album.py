@@ -117,7 +117,8 @@ class Album:
         path = reviewed.mask_path(self._workdir, image_id)
         path = path if path.exists() else self._run_file(image_id)
         labels = read_mask(path) if path.exists() else self._cut(image_id, self.alpha)
-        small = long_edge_size(*labels.shape, min(THUMBNAIL, max(labels.shape)))
+        height, width = labels.shape
+        small = long_edge_size(height, width, min(THUMBNAIL, max(height, width)))
         picture = Image.fromarray(resize_mask(labels, small))
         colors = palette(256)
         colors[IGNORE] = IGNORE_COLOR
@@ -133,7 +134,8 @@ class Album:
 
     def _own_size(self, image_id: str) -> tuple[int, int]:
         record = self._record(image_id)
-        return tuple(record.get("size", record["image"].shape[:2]))
+        height, width = record.get("size", record["image"].shape[:2])
+        return height, width
 
     def _run_file(self, image_id: str) -> Path:
         return self._labels.file(image_id, self._split)
@@ -148,7 +150,8 @@ class Album:
         height, width = cam.maps.shape[:2]
         scale = SCORES_LONGEST / max(height, width)
         size = max(1, round(width * scale)), max(1, round(height * scale))
-        maps = [Image.fromarray(one).resize(size, Image.BILINEAR) for one in np.moveaxis(np.float32(cam.maps), -1, 0)]
+        each = (Image.fromarray(one) for one in np.moveaxis(cam.maps.astype(np.float32), -1, 0))
+        maps = [np.asarray(one.resize(size, Image.Resampling.BILINEAR)) for one in each]
         return cam._replace(maps=np.stack(maps, -1))
 
     def _cell(self, image_id: str, shape: tuple[int, ...]) -> list[float]:
