@@ -12,7 +12,8 @@ import time
 import jax
 import jax.numpy as jnp
 import numpy as np
-from timing import photos, report
+from timing import photos as read_photos
+from timing import report
 
 from ssenet_jax.datasets.augment import normalize, resize_image
 from ssenet_jax.equivariance import resize_to
@@ -28,8 +29,8 @@ def bucketed(model, variables, images, *, batch_size: int, bucket: int):
 
     def prepare(records, canvas, rows):
         labels = [np.isin(np.arange(20), PRESENT)] * len(records)
-        views = batching.views([r["image"] for r in records], canvas, SCALES, model.backbone, rows)
-        return views, *batching.class_slots(labels, rows)
+        photos = batching.padded_images([r["image"] for r in records], canvas, rows)
+        return photos, *batching.class_slots(labels, rows)
 
     def finish(record, cam):
         height, width = record["image"].shape[:2]
@@ -72,7 +73,7 @@ def main():
     parser.add_argument("--bucket", type=int, default=128)
     arguments = parser.parse_args()
     jax.config.update("jax_enable_compilation_cache", False)
-    images = photos("val", arguments.images)
+    images = read_photos("val", arguments.images)
     model = CamNet(width=arguments.width)
     variables = jax.jit(model.init)(jax.random.key(0), jnp.zeros((1, 64, 64, 3)))
     rows, results = [], []

@@ -1,6 +1,6 @@
 """Processor time of a host for each photo: what inference, seeds and training input take of it, before and now.
 
-    SSENET_DATA=../shared python benchmarks/hosts_cost.py [--photos=24] [--processes=1,2,4]
+    SSENET_DATA=../shared python benchmarks/hosts_cost.py [--photos=12] [--processes=1,2,4]
 
 "before" is Pillow at four scales with normalised float32 batches, and numpy's own compression; it is written out here
 and measured in turn with what the stages do now. The last rows are photos a second of several processes that decode,
@@ -46,10 +46,9 @@ def smooth_maps(height: int, width: int, classes: int) -> np.ndarray:
     return np.maximum(np.stack(maps, axis=-1), 0)
 
 
-def marginals(cam: np.ndarray) -> list[np.ndarray]:
-    """What a CRF leaves: nearly one class a pixel, with digits that never end."""
-    scores = np.exp(12 * np.concatenate([0.5 - cam.max(-1, keepdims=True), cam], axis=-1))
-    return [scores / scores.sum(-1, keepdims=True), scores**2 / (scores**2).sum(-1, keepdims=True)]
+def marginals(image: np.ndarray, cam: np.ndarray) -> list[np.ndarray]:
+    """Of the CRF, at the published alphas."""
+    return seeds.refine(image, cam, [seeds.Background("power", alpha) for alpha in (4.0, 24.0)], {})
 
 
 def views_before(image: np.ndarray) -> None:
@@ -133,7 +132,7 @@ def costs(files: list[Path]) -> list[dict]:
         image = decoded(path)
         cam = smooth_maps(*image.shape[:2], 2)
         half = cam.astype(np.float16)  # as the device gives it
-        examples.append({"path": path, "image": image, "cam": cam, "half": half, "marginals": marginals(cam)})
+        examples.append({"path": path, "image": image, "cam": cam, "half": half, "marginals": marginals(image, cam)})
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         for what, pair in ways(Path(folder)).items():
@@ -165,7 +164,7 @@ def rate(files: list[Path], processes: int) -> float:
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--photos", type=int, default=24)
+    parser.add_argument("--photos", type=int, default=12)
     parser.add_argument("--processes", default="1,2,4")
     given = parser.parse_args()
     files = photo_files(given.photos)

@@ -1,6 +1,6 @@
 """Your own photos: a folder of images and a CSV with the columns ``image,labels``, labels separated by ``;``.
 
-    ssenet run --config=configs/folder.py --config.data.root=photos --workdir=runs/photos
+    ssenet run --config=folder --config.data.root=photos --workdir=runs/photos
 
 Expects photos/train.csv and photos/images/; the classes are those of the CSV. ``--config.data.folder.masks=masks``
 names a folder of masks (0 background, 1.. the classes in alphabetical order, 255 ignored) to be scored against, and

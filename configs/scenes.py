@@ -1,8 +1,8 @@
 """Every stage on the embedded scenes: two CPU cores, no file needed. What ``scripts/demo`` runs.
 
-    ssenet run --config=configs/scenes.py --workdir=runs/scenes
+    ssenet run --config=scenes --workdir=runs/scenes
 
-``configs/scenes.py:seam`` trains the classifier with SEAM instead. ``configs/scenes.py:tiny`` is the same path in two
+``--config=scenes:seam`` trains the classifier with SEAM instead. ``--config=scenes:tiny`` is the same path in two
 minutes, on few small scenes; its figures mean nothing.
 """
 
@@ -32,6 +32,7 @@ def get_config(size="full"):
     classifier.brightness = classifier.contrast = classifier.saturation = classifier.hue = 0.0
     # at half the size the telling part is lost; a regulariser heavy from the first step keeps it from being found
     config.ser.rate, config.ser.eta_warmup = 0.75, 1.0
+    config.seam.rate = 0.75
 
     config.cam.scales = (0.5, 1.0, 1.5)
     config.evaluate.best_alpha = True
@@ -51,9 +52,9 @@ def get_config(size="full"):
         _make_tiny(config)
     elif size == "seam":
         config.title = "SEAM on scenes"
-        config.classifier.regulariser, config.seam.rate = "seam", 0.75
+        config.classifier.regulariser = "seam"
     elif size != "full":
-        raise ValueError(f"configs/scenes.py has the arguments full, seam and tiny, not {size!r}")
+        raise ValueError(f"the config scenes has the arguments full, seam and tiny, not {size!r}")
     return config
 
 

@@ -1,6 +1,6 @@
 """The baseline of Table 1: the setting of ``voc12_ssenet.py`` without the second branch.
 
-    ssenet run --config=configs/voc12_baseline.py --config.data.root=/data/VOCdevkit --config.data.sbd_root=/data/SBD \
+    ssenet run --config=voc12_baseline --config.data.root=/data/VOCdevkit --config.data.sbd_root=/data/SBD \
         --config.init.weights=/data/ilsvrc-cls_rna-a1_cls1000_ep-0001.params --workdir=runs/voc12_baseline
 
 Hardware: as ``voc12_ssenet.py``. Published figures (train mIoU): CAM 47.3, after the random walk 58.8. We have not

@@ -1,9 +1,9 @@
 """VOC 2012 on a laptop: EfficientNet-Lite0 with the ImageNet weights that its package brings, 320 crops, CPU or GPU.
 
-    ssenet run --config=configs/voc12_lite.py --config.data.root=/data/VOCdevkit --workdir=runs/voc
+    ssenet run --config=voc12_lite --config.data.root=/data/VOCdevkit --workdir=runs/voc
 
-Trains the baseline's classifier too, for its CAMs; ``configs/voc12_lite.py:baseline`` takes every stage without the
-second branch, ``configs/voc12_lite.py:seam`` with SEAM instead. README.md has what we measured.
+Trains the baseline's classifier too, for its CAMs; ``--config=voc12_lite:baseline`` takes every stage without the
+second branch, ``--config=voc12_lite:seam`` with SEAM instead. README.md has what we measured.
 """
 
 from ssenet_jax.config import paper_config
@@ -13,7 +13,7 @@ BRANCHES = {"ssenet": ("SSENet", "ser"), "seam": ("SEAM", "seam"), "baseline": (
 
 def get_config(branch="ssenet"):
     if branch not in BRANCHES:
-        raise ValueError(f"configs/voc12_lite.py has the arguments {', '.join(BRANCHES)}, not {branch!r}")
+        raise ValueError(f"the config voc12_lite has the arguments {', '.join(BRANCHES)}, not {branch!r}")
     name, regulariser = BRANCHES[branch]
     config = paper_config()
     config.title = f"{name} on VOC 2012, EfficientNet-Lite0"

@@ -1,6 +1,6 @@
 """SEAM on PASCAL VOC 2012 in its authors' setting: ResNet-38 at full width, 448 crops, 8 epochs (arXiv 2004.04581).
 
-    ssenet run --config=configs/voc12_seam.py --config.data.root=/data/VOCdevkit --config.data.sbd_root=/data/SBD \
+    ssenet run --config=voc12_seam --config.data.root=/data/VOCdevkit --config.data.sbd_root=/data/SBD \
         --config.init.weights=/data/ilsvrc-cls_rna-a1_cls1000_ep-0001.params --workdir=runs/voc12_seam
 
 Hardware: as ``voc12_ssenet.py``. Published figures: CAM 55.4 and after the random walk 63.6 on train; the segmentation

@@ -6,6 +6,8 @@ Nothing is imported until it is asked for, so a loss does not bring in the netwo
 
 import importlib
 
+__version__ = "0.1.0"
+
 _HOME = {
     "equivariance": "resize hflip vflip rot90 rotate translate affine compose",
     "losses": "multilabel_soft_margin_loss ser_loss affinity_loss softmax_cross_entropy_ignore",
@@ -17,6 +19,7 @@ _HOME = {
     "random_walk": "transition",
     "metrics": "confusion_matrix iou mean_iou m_fn m_fp alpha_sweep",
     "models": "CamNet SeamNet AffinityNet DeepLab",
+    "segmenter": "load",
     "pretrained": "read_mxnet_params read_torch_checkpoint read_npz from_torch from_mxnet",
 }
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names.split()}

@@ -21,6 +21,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from ssenet_jax.arrays import read_npz
+from ssenet_jax.palette import indexed
 
 _IGNORE = 255  # pixels of a label map that are left out
 
@@ -29,8 +30,6 @@ _AGAIN = "delete it and run the stage that writes it again"
 _numbers = itertools.count()
 _SCORED = ("num_images", "alpha", "miou", "m_fn", "m_fp")  # what a metrics file holds of a stage's masks
 _MEASURED = ("mean_ap", "equivariance")  # and of what was measured without masks
-
-REVIEWED = "reviewed"  # the folder of a workdir that a person's decisions lie in
 
 
 @contextlib.contextmanager
@@ -179,12 +178,12 @@ def read_seeds(path: Path) -> tuple[Cam, Cam]:
 
 
 def write_mask(path: Path, mask: np.ndarray, *, origin: str = "") -> None:
-    """Writes (h, w) class indices as a grey PNG, with a word for `mask_origin` on what it was made from."""
+    """Writes (h, w) class indices as a PNG with the palette of VOC, and a word for `mask_origin` on its origin."""
     info = PngInfo()
     if origin:
         info.add_text("Source", origin)
     with replacing(path) as temporary:
-        Image.fromarray(mask.astype(np.uint8)).save(temporary, format="png", pnginfo=info)
+        indexed(mask.astype(np.uint8)).save(temporary, format="png", pnginfo=info)
 
 
 def read_mask(path: Path, num_classes: int | None = None, size: tuple[int, int] | None = None) -> np.ndarray:

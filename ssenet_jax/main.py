@@ -9,6 +9,7 @@ import signal
 import sys
 from typing import NamedTuple
 
+from ssenet_jax import __version__
 from ssenet_jax.messages import one_line
 from ssenet_jax.training import stop
 
@@ -27,10 +28,12 @@ class Command(NamedTuple):
 COMMANDS = {
     "run": Command("run", "run the stages of a config", heeds_signals=True),
     "review": Command("review", "a page on which to accept or correct the masks of a run"),
-    "predict": Command("predict", "segment photos with a trained network"),
+    "predict": Command("predict", "segment photos with a trained network", heeds_signals=True),
     "tune": Command("tune", "find the settings that make the best labels of what a run left"),
     "experiment": Command("experiment", "the paper's tables and figures, over several seeds", heeds_signals=True),
     "verify-data": Command("verify", "read every file of a data set"),
+    "export": Command("export", "label maps for other tools, or the network to stand alone"),
+    "configs": Command("configs", "list the configs that come with the package"),
     "plan": Command("plan", "what a training takes on chips that are not here"),
     "import-weights": Command("weights", "turn a weight file into a checkpoint"),
 }
@@ -78,7 +81,7 @@ def _run(argv: list[str]) -> int:
     logging.getLogger("absl").setLevel(logging.ERROR)  # orbax tells of each checkpoint it opens
     try:
         return options.run(options, words)
-    except (ValueError, OSError, MemoryError) as error:
+    except (ValueError, OSError, MemoryError, ImportError) as error:  # an import fails where an extra is missing
         if options.traceback:
             raise
         print(f"ssenet: {one_line(error) or 'out of memory'}", file=sys.stderr)
@@ -89,6 +92,7 @@ def _parser(argv: list[str]) -> argparse.ArgumentParser:
     """The parser of the command that is asked for; the others are known by name and import nothing."""
     about = "From image-level labels to masks and a segmentation network."
     parser = argparse.ArgumentParser(prog="ssenet", description=about, allow_abbrev=False)
+    parser.add_argument("--version", action="version", version=f"ssenet_jax {__version__}")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     for name, row in COMMANDS.items():
         command = commands.add_parser(

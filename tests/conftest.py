@@ -82,6 +82,8 @@ def scored_run(tmp_path):
         artifacts.write_cam(workdir / f"walks/{name}.npz", artifacts.Cam(np.stack(scores, -1), np.array(classes)))
     artifacts.write_text(workdir / "config.json", config.to_json())
     return config, workdir
+
+
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory):
     """The workdir of a whole run on tiny scenes."""
@@ -91,3 +93,49 @@ def tiny(tmp_path_factory):
     config = Path(__file__).parents[1] / "configs" / "scenes.py"
     assert main(["run", f"--config={config}:tiny", f"--workdir={workdir}"]) == 0
     return workdir
+
+
+@pytest.fixture(scope="session")
+def drawn_run(tmp_path_factory):
+    """The workdir of a run on three photos whose segmentation network was drawn, not trained; it takes no second."""
+    folder = tmp_path_factory.mktemp("drawn")
+    make_drawn_run(folder / "photos", folder / "run")
+    return folder / "run"
+
+
+def make_drawn_run(photos, workdir):
+    from ssenet_jax import pretrained
+    from ssenet_jax.checkpoint import Checkpoints
+    from ssenet_jax.commands.configs import load_config
+    from ssenet_jax.stages import facts, final, manifest
+    from ssenet_jax.stages.context import Context
+
+    rng = np.random.default_rng(0)
+    names = {"a": (24, 31), "b": (32, 20), "c": (17, 29)}
+    (photos / "images").mkdir(parents=True)
+    for name, size in names.items():
+        Image.fromarray(rng.integers(0, 256, (*size, 3), np.uint8)).save(photos / "images" / f"{name}.png")
+    (photos / "train.csv").write_text("image,labels\na.png,cat\nb.png,cat;dog\nc.png,dog\n")
+    settings = {"name": "folder", "root": photos, "train_split": "train", "eval_split": "", "max_side": 32}
+    words = [f"--config.data.{key}={value}" for key, value in settings.items()]
+    config = load_config("scenes:tiny", [*words, "--config.segment.flip=false"])
+    context = Context(config, workdir)
+    facts.write_facts(context)
+
+    def draw(path, leaf):
+        spread = (2 / np.prod(leaf.shape[:-1])) ** 0.5 if leaf.ndim > 1 else 0.3  # so that no layer fades or grows
+        positive = path[-1].key in ("scale", "var")
+        values = rng.uniform(0.5, 1.5, leaf.shape) if positive else rng.normal(0, spread, leaf.shape)
+        return values.astype(leaf.dtype)
+
+    variables = jax.tree_util.tree_map_with_path(draw, dict(pretrained.shapes_of(context.network("segmenter"))))
+    with Checkpoints(workdir / "checkpoints" / "segmenter", keep=1) as checkpoints:
+        checkpoints.save(1, variables, {"none": np.zeros(1, np.float32)}, {})
+        checkpoints.wait()
+    stage = "train_segmenter"
+    settings, made_from = final.settings_of(stage, config), final.made_from(stage, context)
+    manifest.write_manifest(context.manifest(stage), settings, complete=True, made_from=made_from)
+    for name, size in names.items():
+        labels = rng.integers(0, 3, size).astype(np.uint8)
+        labels[0, :2] = 255
+        artifacts.write_mask(workdir / "pseudo_labels" / f"{name}.png", labels)

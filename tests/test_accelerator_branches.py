@@ -11,6 +11,7 @@ import pytest
 from ssenet_jax import random_walk as walks
 from ssenet_jax.crf import jax_backend
 from ssenet_jax.stages import batching, inference
+from ssenet_jax.training import loop
 from ssenet_jax.training.sharding import make_mesh
 
 sys.path.insert(0, str(Path(__file__).parent))  # the small network of test_train serves here too
@@ -91,10 +92,15 @@ def test_the_crf_of_an_accelerator_is_that_of_a_cpu(elsewhere, crf_batch):
     np.testing.assert_allclose(jax_backend.mean_field(*batch, **CRF), on_cpu, atol=1e-5)
 
 
-def test_training_transfers_nothing_that_it_does_not_name(tmp_path):
-    variables = SmallNet().init(jax.random.key(0), jnp.zeros((1, 12, 12, 3)))
-    with jax.transfer_guard("disallow"):
-        run(tmp_path, variables, make_mesh(2))
+def test_the_steps_of_a_training_transfer_nothing_that_they_do_not_name(tmp_path, monkeypatch):
+    variables, steps = SmallNet().init(jax.random.key(0), jnp.zeros((1, 12, 12, 3))), loop._run
+
+    def guarded(*arguments):
+        with jax.transfer_guard("disallow"):
+            return steps(*arguments)
+
+    monkeypatch.setattr(loop, "_run", guarded)
+    run(tmp_path, variables, make_mesh(2))
 
 
 def test_inference_names_its_transfers_and_compiles_once_a_bucket():

@@ -14,7 +14,9 @@ from ssenet_jax.training.recipes import TRAININGS, parameter_groups, section
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 VARIANTS = sorted(str(path) for path in CONFIGS.glob("*.py")) + [
+    f"{CONFIGS}/scenes.py:seam",
     f"{CONFIGS}/scenes.py:tiny",
+    f"{CONFIGS}/voc12_lite.py:seam",
     f"{CONFIGS}/voc12_lite.py:baseline",
     f"{CONFIGS}/voc12_ssenet.py:paper",
     f"{CONFIGS}/voc12_baseline.py:paper",

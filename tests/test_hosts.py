@@ -243,6 +243,7 @@ ALONE = """
 import sys
 from ssenet_jax.training import hosts, stop
 with stop.listening():
+    print("begins", flush=True)
     hosts.join("localhost:" + sys.argv[1], 1, 2)
 """
 
@@ -251,8 +252,10 @@ def test_ctrl_c_while_waiting_for_the_others_is_one_line():
     with socket.socket() as free:
         free.bind(("localhost", 0))
         port = str(free.getsockname()[1])
-    process = subprocess.Popen([sys.executable, "-c", ALONE, port], stderr=subprocess.PIPE, text=True)
-    time.sleep(4)
+    streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    process = subprocess.Popen([sys.executable, "-c", ALONE, port], **streams)
+    process.stdout.readline()
+    time.sleep(0.5)
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 130

@@ -18,6 +18,7 @@ FLOW = """
 messages
 cores
 config
+palette
 cache
 arrays
 artifacts
@@ -52,11 +53,13 @@ report.charts
 report.pictures
 report.gallery
 report.page
+report.album
 stages.seeds
 stages.manifest
 stages.batching
 stages.inference
 stages.context
+stages.facts
 stages.train
 stages.apply
 stages.reviewed
@@ -67,6 +70,8 @@ stages.table
 stages.doubt
 stages.final
 stages.runner
+segmenter
+export
 stages.label_search
 experiments.experiment
 experiments
@@ -80,6 +85,7 @@ commands.plan
 commands.verify
 commands.weights
 commands.predict
+commands.export
 commands.run
 commands.review.album
 commands.review.ledger

@@ -1,24 +1,8 @@
 import numpy as np
-import pytest
 
-from ssenet_jax.report.pictures import cam_picture, overlay_labels, palette, to_long_edge
+from ssenet_jax.report.pictures import cam_picture, overlay_labels, to_long_edge
 
 GREY = np.full((8, 12, 3), 100, np.uint8)
-
-
-def test_palette_is_vocs():
-    colors = palette(256)
-    # aeroplane, bicycle, cat, person, tvmonitor, the ignore label: as in VOCdevkit's VOClabelcolormap
-    known = {0: (0, 0, 0), 1: (128, 0, 0), 2: (0, 128, 0), 8: (64, 0, 0), 15: (192, 128, 128), 20: (0, 64, 128)}
-    assert {label: tuple(colors[label].tolist()) for label in known} == known
-    assert tuple(colors[255]) == (224, 224, 192)
-    assert len(np.unique(colors, axis=0)) == 256
-
-
-@pytest.mark.parametrize("num_classes", [0, 257])
-def test_palette_refuses_what_a_label_cannot_name(num_classes):
-    with pytest.raises(ValueError, match="1 to 256"):
-        palette(num_classes)
 
 
 def test_labels_color_their_pixels_and_leave_background():

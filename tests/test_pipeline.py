@@ -113,11 +113,11 @@ def test_photos_are_segmented_with_the_trained_network(tiny, tmp_path, capsys):
     for name, size in (("a", (40, 50, 3)), ("b", (33, 30, 3))):
         Image.fromarray(rng.integers(0, 256, size, np.uint8)).save(tmp_path / f"{name}.png")
     photos = [str(tmp_path / "a.png"), str(tmp_path / "b.png")]
-    assert main(["predict", TINY, f"--workdir={tiny}", f"--out={tmp_path / 'out'}", *photos]) == 0
+    assert main(["predict", f"--workdir={tiny}", f"--out={tmp_path / 'out'}", *photos]) == 0
     assert read_mask(tmp_path / "out" / "a.png").shape == (40, 50)
     with Image.open(tmp_path / "out" / "b_overlay.jpg") as overlay:
         assert overlay.size == (30, 33)
-    assert main(["predict", TINY, f"--workdir={tiny}", f"--out={tmp_path / 'out'}", str(tmp_path / "no.png")]) == 2
+    assert main(["predict", f"--workdir={tiny}", f"--out={tmp_path / 'out'}", str(tmp_path / "no.png")]) == 2
     assert "no.png" in capsys.readouterr().err
 
 

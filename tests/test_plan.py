@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from ssenet_jax.commands import chips, compiling, plan, steps
+from ssenet_jax.commands import chips, compiling, paper, plan, steps
 from ssenet_jax.commands.configs import load_config
 from ssenet_jax.main import main
 
@@ -110,3 +110,29 @@ def test_without_libtpu_a_plan_says_what_to_install(capsys, monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     assert main(["plan", TINY, "--topology=v5e:2x2"]) == 2
     assert "pip install 'ssenet_jax[plan]'" in capsys.readouterr().err
+
+
+def test_a_plan_of_every_stage_is_answered_from_what_was_kept(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    config = load_config(f"{CONFIGS}/scenes.py:tiny", ["--config.stages=('infer_cams',)", "--config.baseline=False"])
+    first = paper.plan_all(config, chips.devices_of("cuda:h100x4"))
+    assert [(row.stage, row.images, row.calls) for row in first] == [("Classifier", 32, 8), ("CAM", 12, 8)]
+    assert all(row.cost.flops > 0 and row.hours > 0 for row in first)
+
+    def refuse(*arguments, **options):
+        raise AssertionError("made anew")
+
+    monkeypatch.setattr(paper, "cost_of", refuse)
+    monkeypatch.setattr(steps.Step, "compile", refuse)
+    again = paper.plan_all(config, chips.devices_of("cuda:h100x4"))
+    assert repr(again) == repr(first)  # unknown figures are nan, which equals nothing
+    lines = paper.table(first).splitlines()
+    assert lines[2].startswith("| Classifier | step, batch 8 | not compiled |") and lines[-1].startswith("| all |")
+
+
+def test_what_takes_longer_counts():
+    chip, gib = chips.Chip(100.0, 1, 10.0, 0.5), chips.GIB
+    assert compiling.Cost(True, gib, 40.0, 0, 2.0).seconds(chip, "bfloat16") == pytest.approx(1.0)
+    assert compiling.Cost(True, gib, 40.0, 0, 2.0).seconds(chip, "float32") == pytest.approx(2.0)
+    assert compiling.Cost(True, gib, 40.0, 0, 12.0).seconds(chip, "bfloat16") == pytest.approx(3.0)
+    assert math.isnan(compiling.Cost(False, gib, math.nan, 0).seconds(chip, "bfloat16"))

@@ -228,7 +228,7 @@ def command(workdir, *arguments, capsys):
 
 
 def test_a_folder_that_is_no_workdir_is_named(tmp_path, capsys):
-    assert "it has no config.json" in command(tmp_path / "no", capsys=capsys)
+    assert "config.json is missing" in command(tmp_path / "no", capsys=capsys)
     assert not (tmp_path / "no").exists()
 
 
@@ -276,14 +276,6 @@ def test_a_csv_broken_by_hand_is_named(scored_run, capsys, text, says):
     artifacts.write_text(path, text)
     line = command(scored_run[1], capsys=capsys)
     assert str(path) in line and says in line
-
-
-def test_starting_a_run_leaves_the_save_of_a_review_alone(scored_run):
-    _, workdir = scored_run
-    artifacts.write_text(workdir / "walks/.x.part", "")
-    artifacts.write_text(workdir / "reviewed/.a.png.1.part", "")
-    artifacts.remove_partial(workdir)
-    assert not (workdir / "walks/.x.part").exists() and (workdir / "reviewed/.a.png.1.part").exists()
 
 
 def test_many_photos_are_listed_at_once_and_their_doubt_is_measured_once(scored_run, tmp_path, monkeypatch):

@@ -5,7 +5,7 @@ import pytest
 
 from ssenet_jax import artifacts
 from ssenet_jax.commands.review.ledger import Ledger
-from ssenet_jax.stages import final, reviewed
+from ssenet_jax.stages import final, manifest, reviewed
 from ssenet_jax.stages.context import Context
 from ssenet_jax.stages.runner import run_stages
 
@@ -30,7 +30,8 @@ def labelled(scored_run, monkeypatch):
     with config.unlocked():
         config.labels.source = "reviewed"
     context = Context(config, workdir)
-    artifacts.write_manifest(context.manifest("propagate"), final.settings_of("propagate", config), complete=True)
+    made = {"complete": True, "made_from": final.made_from("propagate", context)}
+    manifest.write_manifest(context.manifest("propagate"), final.settings_of("propagate", config), **made)
 
     def run(**changes):
         config.labels.update(changes)
@@ -64,18 +65,31 @@ def test_a_change_of_what_was_reviewed_makes_those_labels_again(ledger, labelled
     assert (labelled()[0]["a"] == 2).all()
 
 
-def test_the_fingerprint_follows_decisions_and_masks_and_not_their_time(ledger, scored_run):
-    _, workdir = scored_run
-    found = [reviewed.fingerprint(workdir)]
+def test_a_training_on_labels_of_another_review_is_not_taken_for_done(ledger, labelled, scored_run):
+    context = Context(*scored_run)
     row = decide(ledger, "a", "corrected", DRAWN)
-    found.append(reviewed.fingerprint(workdir))
-    row = decide(ledger, "a", "corrected", DRAWN, row)
-    assert reviewed.fingerprint(workdir) == found[-1]
-    artifacts.write_mask(workdir / "reviewed/a.png", np.zeros((HEIGHT, WIDTH)))
-    found.append(reviewed.fingerprint(workdir))
+    labelled()
+    path, settings = context.manifest("train_segmenter"), final.settings_of("train_segmenter", scored_run[0])
+    manifest.write_manifest(path, settings, complete=False, made_from=final.made_from("train_segmenter", context))
     decide(ledger, "a", "rejected", known=row)
-    found.append(reviewed.fingerprint(workdir))
-    assert len(set(found)) == 4
+    assert not final.is_complete("train_segmenter", context)
+    labelled()
+    with pytest.raises(ValueError, match="train_segmenter from other data: reviewed was"):
+        final.is_complete("train_segmenter", context)
+
+
+def test_fingerprints_follow_decisions_and_masks_and_not_their_time(ledger, scored_run):
+    _, workdir = scored_run
+    found = [reviewed.fingerprints(workdir)]
+    row = decide(ledger, "a", "corrected", DRAWN)
+    found.append(reviewed.fingerprints(workdir))
+    row = decide(ledger, "a", "corrected", DRAWN, row)
+    assert reviewed.fingerprints(workdir) == found[-1]
+    artifacts.write_mask(workdir / "reviewed/a.png", np.zeros((HEIGHT, WIDTH)))
+    found.append(reviewed.fingerprints(workdir))
+    decide(ledger, "a", "rejected", known=row)
+    found.append(reviewed.fingerprints(workdir))
+    assert len({reviewed.joined(each) for each in found}) == 4
 
 
 def test_reviewed_labels_with_a_crf_leave_the_decisions_alone(ledger, labelled):

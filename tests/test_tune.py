@@ -6,13 +6,14 @@ import shutil
 import pytest
 
 from ssenet_jax.artifacts import flatten, read_json
-from ssenet_jax.commands.configs import config_of
-from ssenet_jax.experiments.store import link_stage
+from ssenet_jax.commands.tune import take_over
 from ssenet_jax.main import main
 from ssenet_jax.stages.context import Context
+from ssenet_jax.stages.facts import read_config
 from ssenet_jax.stages.label_search import power_at, search, threshold_of
 from ssenet_jax.stages.runner import run_stages
 from ssenet_jax.stages.seeds import Background
+from ssenet_jax.stages.table import asked_for
 
 
 @pytest.fixture(scope="module")
@@ -24,20 +25,18 @@ def workdir(tiny, tmp_path_factory):
 @pytest.fixture(scope="module")
 def found(workdir):
     """What the search finds on all twelve images of a run."""
-    return search(Context(config_of(workdir), workdir), 100)
+    return search(Context(read_config(workdir), workdir), 100)
 
 
 @pytest.mark.parametrize(("source", "crf"), [("cam", True), ("walk", False), ("seeds", True)])
 def test_a_run_with_the_keys_of_a_row_reaches_its_figures(workdir, found, tmp_path, source, crf):
     row = next(one for one in found if (one.choice.scores.source, one.choice.crf) == (source, crf))
-    config, made = config_of(workdir), Context(config_of(workdir), workdir)
-    for key, value in row.choice.overrides().items():
-        section, name = key.split(".")
-        config[section][name] = value
-    for stage in ("train_classifier", "infer_cams", "refine_seeds", "train_affinity"):
-        link_stage(stage, made, tmp_path)
-    run_stages(config, tmp_path, ("propagate", "label"))
-    assert read_json(tmp_path / "metrics" / "label.train.json")["miou"] == pytest.approx(row.miou, rel=2e-3)
+    config, into = read_config(workdir), tmp_path / "into"
+    config.update_from_flattened_dict(row.choice.overrides())
+    linked = take_over(Context(read_config(workdir), workdir), row.choice, into)
+    assert "infer_cams" in linked and "label" not in linked
+    run_stages(config, into, tuple(name for name in ("propagate", "label") if name in asked_for(config)))
+    assert read_json(into / "metrics" / "label.train.json")["miou"] == pytest.approx(row.miou, rel=2e-3)
 
 
 def test_rows_come_best_first_and_a_second_search_reads_what_the_first_wrote(workdir, found, capsys):
@@ -59,17 +58,17 @@ def test_a_power_is_a_threshold_on_the_best_score(alpha):
 
 def test_the_config_of_a_workdir_is_that_of_its_run_and_another_version_is_named(workdir, tmp_path):
     saved = read_json(workdir / "config.json")
-    assert flatten(config_of(workdir)) == flatten(saved)
+    assert flatten(read_config(workdir)) == flatten(saved)
     del saved["labels"]["crf"]
     (tmp_path / "config.json").write_text(json.dumps(saved))
     with pytest.raises(ValueError, match="lacks the key labels.crf"):
-        config_of(tmp_path)
+        read_config(tmp_path)
 
 
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ([], "config.json does not exist"),
+        ([], "config.json is missing"),
         (["--sample=0"], "--sample is 0"),
         (["--crf=1"], "--crf=1 is not an option"),
     ],

@@ -29,7 +29,7 @@ class Cost(NamedTuple):
         peak: bytes of memory; None where nothing was compiled.
         flops: operations.
         collectives: bytes sent through all-reduce and the like.
-        traffic: bytes read from and written to memory; nan where nothing was compiled.
+        traffic: bytes read from and written to memory; where nothing was compiled those of loops, or nan.
     """
 
     fits: bool
@@ -114,7 +114,8 @@ def _lower(program: Program) -> Cost:
     jax.export.export(program.function, platforms=("cuda",))(*program.shapes)
     counted = program.function.lower(*program.shapes).cost_analysis()["flops"]
     flops = counted * program.turns / program.parts + program.looped[0]
-    return Cost(True, None, flops, program.gradients if program.parts > 1 else 0)
+    traffic = program.looped[1] or math.nan  # what is known of it by formula
+    return Cost(True, None, flops, program.gradients if program.parts > 1 else 0, traffic)
 
 
 def remembered(make: Callable[[], Cost], *decided_by: Any) -> Cost:

@@ -1,63 +1,83 @@
-"""Config files: how a command names one, and how it is read."""
+"""Config files: where they lie, how a command names one, and how it is read; ``ssenet configs`` lists them."""
 
 import argparse
+import ast
 import difflib
+import os
 from pathlib import Path
-from typing import Any
 
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
-from ssenet_jax.artifacts import flatten, read_json
-from ssenet_jax.config import paper_config
+from ssenet_jax.artifacts import flatten
+
+PACKAGE = Path(__file__).parents[1]
+FOLDERS = (PACKAGE / "configs", PACKAGE.parent / "configs")  # of an installation, of a checkout
+
+HELP = """\
+Lists the configs that come with the package, each with what it is. --config takes a name of this list, or the path of
+a file, and after a colon an argument to its get_config: --config=scenes, --config=scenes:tiny, --config=mine.py.
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """``ssenet configs`` has no options."""
+
+
+def run(options: argparse.Namespace, words: list[str]) -> int:
+    refuse_words(words)
+    files = installed()
+    width = max(map(len, files), default=0) + 2
+    for name, file in files.items():
+        print(f"{name:<{width}}{first_line(file)}")
+    return 0
+
+
+def installed() -> dict[str, Path]:
+    """The configs that come with the package, by name."""
+    folder = next((folder for folder in FOLDERS if folder.is_dir()), FOLDERS[0])
+    return {file.stem: file for file in sorted(folder.glob("[a-z]*.py"))}
+
+
+def first_line(file: Path) -> str:
+    """The first line of a config's docstring."""
+    return (ast.get_docstring(ast.parse(file.read_text(encoding="utf-8"))) or "").partition("\n")[0]
 
 
 def add_config(parser: argparse.ArgumentParser) -> None:
     """The option of the commands that read a config; their other words are its ``--config.KEY=VALUE``."""
-    parser.add_argument("--config", required=True, metavar="FILE[:ARG]", help="a config file, ARG to its get_config")
+    parser.add_argument(
+        "--config", required=True, metavar="NAME[:ARG]", help="see ssenet configs; or a file; ARG to its get_config"
+    )
 
 
-def load_config(path: str, overrides: list[str]) -> ConfigDict:
-    """Reads a config file and applies ``--config.KEY=VALUE`` overrides.
+def load_config(name: str, overrides: list[str]) -> ConfigDict:
+    """Reads a config and applies ``--config.KEY=VALUE`` overrides.
+
+    Args:
+        name: of an installed config, or the path of a file; after a colon the argument of its ``get_config``.
+        overrides: the words.
 
     Raises:
-        FileNotFoundError: there is no such file.
+        FileNotFoundError: there is no such config.
         ValueError: a key that the config does not have (the nearest one is named), or a value of the wrong type.
     """
-    file = path.partition(":")[0]
-    if not Path(file).is_file():
-        raise FileNotFoundError(f"the config {file} does not exist; give the path of one of the files in configs/")
+    path = _find(name)
     refuse_words([word for word in overrides if not word.startswith("--config.")])
     known = _parse([f"--config={path}"])
     _check_keys(known, overrides)
     return _parse([f"--config={path}", *overrides])
 
 
-def config_of(workdir: Path) -> ConfigDict:
-    """The config of the last run in a workdir.
-
-    Raises:
-        FileNotFoundError: nothing was run there.
-        ValueError: the config is of another version of this package; a key that only one of them has is named.
-    """
-    path = workdir / "config.json"
-    if not path.is_file():
-        raise FileNotFoundError(f"{path} does not exist; --workdir is to be the workdir of a run")
-    made, config = flatten(read_json(path)), paper_config()
-    for key in sorted(made.keys() ^ flatten(config).keys()):
-        which = "has the key" if key in made else "lacks the key"
-        raise ValueError(f"{path} {which} {key}, unlike this version of ssenet_jax; use the version that ran there")
-    for key, value in made.items():
-        *sections, name = key.split(".")
-        section = config
-        for part in sections:
-            section = section[part]
-        section[name] = _tuples(value)
-    return config
-
-
-def _tuples(value: Any) -> Any:
-    return tuple(map(_tuples, value)) if isinstance(value, list) else value
+def _find(name: str) -> str:
+    """The path of a config and its argument."""
+    file, colon, argument = name.partition(":")
+    known = installed()
+    is_path = file.endswith(".py") or os.sep in file
+    path = Path(file) if is_path else known.get(file)
+    if path is None or not path.is_file():
+        raise FileNotFoundError(f"there is no config {file!r}; those that are installed: {', '.join(known)}")
+    return f"{path}{colon}{argument}"
 
 
 def refuse_words(stray: list[str]) -> None:

@@ -14,7 +14,7 @@ from ssenet_jax.commands.steps import Step, size_of_data
 from ssenet_jax.stages.table import TABLE, asked_for
 
 # Seconds of one core for a photo, where a stage works on the host: AMD EPYC, 375 x 500 pixels.
-HOST_SECONDS = {"refine_seeds": 0.6, "label": 0.01, "label with a CRF": 0.3}
+HOST_SECONDS = {"refine_seeds": 0.6, "label": 0.02, "label with a CRF": 0.3}
 
 
 @dataclasses.dataclass(frozen=True)

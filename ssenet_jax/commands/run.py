@@ -15,7 +15,7 @@ from ssenet_jax.training.logs import say
 
 HELP = """\
 Runs the stages of an experiment, each where it stopped. Keys of the config are set with --config.KEY=VALUE:
-  ssenet run --config=configs/scenes.py --workdir=runs/scenes --config.ser.rate=0.4
+  ssenet run --config=scenes --workdir=runs/scenes --config.ser.rate=0.4
 """
 
 

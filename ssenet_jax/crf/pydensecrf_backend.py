@@ -19,7 +19,7 @@ def mean_field(
         from pydensecrf import densecrf
         from pydensecrf.utils import unary_from_softmax
     except ImportError as e:
-        raise ImportError("dense_crf: backend pydensecrf is not installed; pip install pydensecrf2") from e
+        raise ImportError("dense_crf: backend pydensecrf is not installed; pip install 'ssenet_jax[crf]'") from e
     h, w, k = scores.shape
     crf = densecrf.DenseCRF2D(w, h, k)
     crf.setUnaryEnergy(np.ascontiguousarray(unary_from_softmax(scores.transpose(2, 0, 1))))

@@ -62,6 +62,7 @@ class _Subset:
         self._source, self._positions = source, positions
         self.class_names, self.has_masks = source.class_names, source.has_masks
         self.ids = [source.ids[position] for position in positions]
+        self.photos = [source.photos[position] for position in positions]
 
     @property
     def identity(self) -> dict[str, Any]:

@@ -62,6 +62,7 @@ class Folder:
         if check_files:
             _check_images(self._rows, self._images, by_suffix=not csv)
         self.ids = [row.id for row in self._rows]
+        self.photos = [str(self._images / row.image) for row in self._rows]
         self.has_masks = any(path is not None for path in map(self._mask_path, self._rows))
         self.identity = {"name": "folder", "classes": list(self.class_names), "lists": lists}
 

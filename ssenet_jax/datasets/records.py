@@ -43,6 +43,7 @@ class Source(Protocol):
     Attributes:
         class_names: of the foreground classes, in the order of their numbers.
         ids: of the records, in order; each is fit to name a file, also where letter case makes no difference.
+        photos: their files, in the same order; none where the data set draws them.
         has_masks: whether any record has a mask; some of them may still have none.
         identity: what the records are drawn from, as JSON holds it: "name" of the data set, "classes", and "lists" with
             a hash of each list's content, or the settings that drawn data depend on. No path is in it, so a copy
@@ -51,6 +52,7 @@ class Source(Protocol):
 
     class_names: tuple[str, ...]
     ids: list[str]
+    photos: list[str]
     has_masks: bool
     identity: dict[str, Any]
 
@@ -81,6 +83,7 @@ class Shrunk:
 
     def __init__(self, source: Source, max_side: int):
         self.ids, self.class_names, self.has_masks = source.ids, source.class_names, source.has_masks
+        self.photos = source.photos
         self._source, self._max_side = source, max_side
 
     @property

@@ -100,6 +100,7 @@ class Scenes:
             )
         self._split, self._seed, self._size = split, seed, size
         self.ids = [f"{split}_{index:05d}" for index in range(count)]
+        self.photos = []
         self.identity = {"name": "scenes", "classes": list(CLASS_NAMES), "seed": seed, "size": size}
 
     def __len__(self) -> int:

@@ -89,6 +89,7 @@ class Voc12Source:
             self._examples = tfds.builder_from_directory(prepared).as_data_source(split=split, decoders=raw)
         self.has_masks = any(mask_path(devkit, image_id).is_file() for image_id in ids)
         self.identity = {"name": "voc12", "classes": list(CLASS_NAMES), "lists": {split: fingerprint(ids)}}
+        self.photos = [str(image_path(devkit, image_id)) for image_id in ids]
 
     def __len__(self) -> int:
         return len(self.ids)

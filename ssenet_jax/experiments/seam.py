@@ -9,7 +9,7 @@ EXPERIMENT = Experiment(
     variants=lambda config: [
         Variant("baseline", BASELINE),
         Variant("SSENet", {"classifier.regulariser": "ser"}),
-        Variant("SEAM", {"classifier.regulariser": "seam"}),
+        Variant("SEAM", {"classifier.regulariser": "seam", "evaluate.alpha": 0.26}),
     ],
     columns=(
         Column("CAM", "infer_cams", TRAIN, published={"baseline": 47.3, "SSENet": 49.8, "SEAM": 55.4}),

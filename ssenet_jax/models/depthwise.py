@@ -6,6 +6,9 @@ in cache, and XLA cannot fuse the sum into every consumer and compute it again t
 convolution is used.
 """
 
+import contextlib
+from collections.abc import Iterator
+from contextvars import ContextVar
 from functools import partial, reduce
 
 import jax
@@ -17,6 +20,18 @@ Pads = tuple[tuple[int, int], tuple[int, int]]
 
 # rows that one fused loop of the kernel's gradient adds up; more are slower to compile and little faster
 _STRIP_ROWS = 10
+
+_always_library = ContextVar("_always_library", default=False)
+
+
+@contextlib.contextmanager
+def library_form() -> Iterator[None]:
+    """What is traced inside has the library's convolution on every platform: a program for runtimes other than XLA."""
+    token = _always_library.set(True)
+    try:
+        yield
+    finally:
+        _always_library.reset(token)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4))
@@ -33,6 +48,8 @@ def depthwise_conv(
         dilation: step between the kernel's taps.
     """
     settings = {"pads": pads, "stride": stride, "dilation": dilation}
+    if _always_library.get():
+        return _library(x, kernel, **settings)
     return lax.platform_dependent(
         x, kernel, cpu=partial(_sum_of_taps, **settings), default=partial(_library, **settings)
     )

@@ -85,10 +85,10 @@ def _pictures(
         picture = None if picture_of is None else picture_of(image, record["id"], split, alphas.get(name))
         if picture is not None:
             pictures[title] = picture
-    return {title: _jpeg(picture) for title, picture in pictures.items()}
+    return {title: jpeg_uri(picture) for title, picture in pictures.items()}
 
 
-def _jpeg(picture: np.ndarray) -> str:
+def jpeg_uri(picture: np.ndarray) -> str:
     """A picture as a data URI."""
     file = io.BytesIO()
     Image.fromarray(picture).save(file, "JPEG", quality=85, optimize=True)

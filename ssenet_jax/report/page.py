@@ -9,9 +9,9 @@ from typing import Any
 import jinja2
 
 from ssenet_jax import artifacts
+from ssenet_jax.palette import palette
 from ssenet_jax.report.charts import Chart, line_chart
 from ssenet_jax.report.gallery import Shown, gallery
-from ssenet_jax.report.pictures import palette
 
 
 def write(
@@ -177,9 +177,7 @@ def _loss_charts(folder: Path, stages: Sequence[Shown]) -> list[Chart]:
 def _validation_chart(folder: Path, stages: Sequence[Shown]) -> list[Chart]:
     """The mean average precision of each classifier on held-out images over its steps."""
     logs = {title: folder / f"{name}.jsonl" for name, title, _ in stages}
-    series = {
-        title: _over_steps(_read_log(path), "val_mean_ap", 100) for title, path in logs.items() if path.exists()
-    }
+    series = {title: _over_steps(_read_log(path), "val_mean_ap", 100) for title, path in logs.items() if path.exists()}
     chart = line_chart(series, title="Classification", x_label="step", y_label="mean average precision, %")
     return [chart] if chart else []
 

@@ -5,26 +5,10 @@ import numpy as np
 from jaxtyping import Bool, Float, UInt8
 from PIL import Image
 
+from ssenet_jax.palette import palette
+
 IGNORE = 255
 IGNORE_COLOR = (224, 224, 192)
-
-
-def palette(num_classes: int) -> UInt8[np.ndarray, "k 3"]:
-    """The colours of PASCAL VOC, background (black) first.
-
-    Args:
-        num_classes: how many colours, background included, 1 to 256.
-    Returns:
-        One RGB colour per label.
-    Raises:
-        ValueError: more colours asked for than a uint8 label can name.
-    """
-    if not 1 <= num_classes <= 256:
-        raise ValueError(f"a palette has 1 to 256 colours, got num_classes={num_classes}")
-    bits = (np.arange(num_classes)[:, None] >> np.arange(9)[None, :]) & 1
-    # Bits 0, 3, 6 of the label are the leading bits of red; 1, 4, 7 of green; 2, 5, 8 of blue.
-    channels = bits.reshape(num_classes, 3, 3)
-    return (channels * np.array([128, 64, 32])[None, :, None]).sum(axis=1).astype(np.uint8)
 
 
 def to_long_edge(image: UInt8[np.ndarray, "h w 3"], long_edge: int) -> UInt8[np.ndarray, "h2 w2 3"]:

@@ -71,7 +71,7 @@ def segment(context: Context, job: Job) -> None:
 
 
 def segment_records(
-    config: ConfigDict, model: nn.Module, variables: dict, records: Iterator[dict], finish: Callable
+    config: ConfigDict, model: nn.Module, variables: dict, records: Iterable[dict], finish: Callable
 ) -> None:
     """Segments records, each with an "image" and the "size" that its label map is to have.
 
@@ -82,7 +82,7 @@ def segment_records(
         finish: takes a record and its (h, w) uint8 label map; called in threads.
     """
     settings = config.segment
-    probabilities = inference.probability_function(model, scales=settings.scales, flip=settings.flip)
+    probabilities = inference.probability_function(model, scales=tuple(settings.scales), flip=settings.flip)
     labels = inference.label_function(probabilities, crf_options(config) if settings.crf else None)
 
     def prepare(records, canvas, rows):

@@ -8,9 +8,9 @@ from ssenet_jax import artifacts
 from ssenet_jax.checkpoint import steps
 from ssenet_jax.report import page
 from ssenet_jax.report.gallery import Shown
-from ssenet_jax.stages import doubt, manifest, score
+from ssenet_jax.stages import doubt, labels, manifest, reviewed, score
 from ssenet_jax.stages.context import Context
-from ssenet_jax.stages.table import TABLE, asked_for, place_of, sections_of
+from ssenet_jax.stages.table import TABLE, asked_for, needs_of, place_of, sections_of
 from ssenet_jax.training import recipes
 
 
@@ -20,12 +20,18 @@ def settings_of(name: str, config: ConfigDict) -> dict:
 
 
 def made_from(name: str, context: Context) -> manifest.MadeFrom:
-    """The data that decide the result of a stage: its images, and what the weights hold that a training starts from."""
+    """The data that decide the result of a stage.
+
+    Its images, what the weights hold that a training starts from, and what a person reviewed of the label maps that it
+    reads. A stage with one file an image makes those again that are stale, so for it the review is no other data.
+    """
     images = TABLE[name].images
     sources = context.training_images() if images is None else images(context)
     identity = {split: source.identity for split, source in sources.items()}
     if images is None and "init" in sections_of(name, context.config):
         identity["weights"] = _weights(name, context)
+    if images is None and context.config.labels.source == "reviewed" and "label" in needs_of(name, context.config):
+        identity["reviewed"] = reviewed.joined(labels.origins(context, place_of("label", context)))
     found = {f"{split}/{image}": state for split in sources for image, state in context.fingerprints(split).items()}
     return manifest.MadeFrom(identity, found)
 

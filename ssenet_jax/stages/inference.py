@@ -159,7 +159,8 @@ def _on_cells(model: Any, walk: Callable) -> Callable:
     return jax.jit(propagate)
 
 
-def probability_function(model: Any, *, scales: Sequence[float], flip: bool) -> Callable:
+@functools.cache
+def probability_function(model: Any, *, scales: tuple[float, ...], flip: bool) -> Callable:
     """Builds the multi-scale prediction: ``f(variables, photos)`` -> (n, h, w, k) class probabilities."""
     views_per_image = len(scales) * (2 if flip else 1)
 

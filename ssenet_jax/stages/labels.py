@@ -80,14 +80,19 @@ def _write_reviewed(context: Context, job: Job) -> Job:
     return job._replace(todo={split: sorted({*job.todo[split]} - {*decided})})
 
 
+def origins(context: Context, place: Place) -> dict[str, str]:
+    """By id the fingerprint of the review that a label map was made from, empty for one that no person decided."""
+    ((split, source),) = context.training_images().items()
+    files = {image_id: place.file(image_id, split) for image_id in source.ids}
+    return {image_id: mask_origin(file) for image_id, file in files.items() if file.exists()}
+
+
 def made_otherwise(context: Context, place: Place) -> set[str]:
     """The ids whose label maps were made from another state of what was reviewed."""
     if context.config.labels.source != "reviewed":
         return set()
-    origins = fingerprints(context.workdir)
-    ((split, source),) = context.training_images().items()
-    files = {image_id: place.file(image_id, split) for image_id in source.ids}
-    return {i for i, file in files.items() if file.exists() and mask_origin(file) != origins.get(i, "")}
+    wanted = fingerprints(context.workdir)
+    return {image_id for image_id, origin in origins(context, place).items() if origin != wanted.get(image_id, "")}
 
 
 def walk_scores(cam: Cam, size: tuple[int, int], stride: int) -> Cam:

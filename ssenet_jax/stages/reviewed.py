@@ -13,9 +13,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ssenet_jax.artifacts import REVIEWED, write_mask, write_text
+from ssenet_jax.artifacts import write_mask, write_text
 from ssenet_jax.datasets.records import IGNORE, decode_mask
 
+REVIEWED = "reviewed"  # the folder below the workdir
 ACCEPTED, CORRECTED, REJECTED = DECISIONS = ("accepted", "corrected", "rejected")
 
 
@@ -109,9 +110,9 @@ def fingerprints(workdir: Path) -> dict[str, str]:
     return {row.id: hashlib.sha256(_taught(workdir, row)).hexdigest()[:16] for row in rows}
 
 
-def fingerprint(workdir: Path) -> str:
-    """One short name of all that was reviewed, for the manifests of what is made from it."""
-    return hashlib.sha256(repr(sorted(fingerprints(workdir).items())).encode()).hexdigest()[:16]
+def joined(fingerprints: Mapping[str, str]) -> str:
+    """One short name of many fingerprints by id."""
+    return hashlib.sha256(repr(sorted(fingerprints.items())).encode()).hexdigest()[:16]
 
 
 def _taught(workdir: Path, decision: Decision) -> bytes:

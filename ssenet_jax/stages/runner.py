@@ -11,7 +11,7 @@ from ssenet_jax import artifacts
 from ssenet_jax.bounds import check
 from ssenet_jax.datasets import Source
 from ssenet_jax.models import BACKBONES
-from ssenet_jax.stages import final, manifest
+from ssenet_jax.stages import facts, final, manifest
 from ssenet_jax.stages.context import Context, Job
 from ssenet_jax.stages.table import TABLE, asked_for, needs_of, place_of
 from ssenet_jax.training import hosts, recipes
@@ -46,10 +46,12 @@ def run_stages(config: ConfigDict, workdir: Path, names: tuple[str, ...] = ()) -
         context = Context(config, workdir)
         _check_weights(context, wanted)
         _check_batches(context, wanted)
+        for name in (name for name in TABLE if name in wanted):
+            final.is_complete(name, context)  # so that a run that is refused leaves what the workdir says of itself
         if context.is_writer:
             folders = [context.workdir / name for name in ("manifests", "metrics", "logs")]
             artifacts.remove_partial(workdir, [*folders, *(place_of(name, context).folder for name in TABLE)])
-            artifacts.write_text(workdir / "config.json", config.to_json(indent=1) + "\n")
+            facts.write_facts(context)
         hosts.wait_for_all("beginning of the run")
         for name in (name for name in order() if name in wanted):
             if name in FINAL:

@@ -86,8 +86,7 @@ def part_for_batch(batch_size: int, mesh: Mesh, accumulate: int = 1) -> Mesh:
     below, above = batch_size // unit * unit, -(-batch_size // unit) * unit
     nearest = " or ".join(f"{size}" for size in (below, above) if size)
     raise ValueError(
-        f"batch_size {batch_size} does not divide by {len(groups)} processes x {parts} micro-batches; "
-        f"take {nearest}"
+        f"batch_size {batch_size} does not divide by {len(groups)} processes x {parts} micro-batches; take {nearest}"
     )
 
 

@@ -13,6 +13,8 @@ from ssenet_jax.commands.configs import refuse_words
 from ssenet_jax.commands.review.album import Album
 from ssenet_jax.commands.review.ledger import Ledger
 from ssenet_jax.stages import doubt
+from ssenet_jax.stages.facts import read_config
+from ssenet_jax.stages.reviewed import REVIEWED
 
 HELP = """\
 Serves a page on this machine on which the masks of a run are accepted, corrected or rejected, the most doubtful first.
@@ -35,7 +37,7 @@ def run(options: argparse.Namespace, words: list[str]) -> int:
     except ImportError as error:
         raise ValueError(f"{error}; install what the page needs: pip install 'ssenet_jax[review]'") from error
     jax.config.update("jax_platforms", "cpu")  # the accelerator is for a run that goes on meanwhile
-    config = _config_of(options.workdir)
+    config = read_config(options.workdir)
     if options.data_root is not None:
         config.data.root = options.data_root
     with _listening(options.port) as opened:
@@ -64,19 +66,12 @@ def open_album(config: ConfigDict, workdir: Path) -> Album:
     return Album(workdir, config, source, scores, doubts)
 
 
-def _config_of(workdir: Path) -> ConfigDict:
-    path = workdir / "config.json"
-    if not path.exists():
-        raise FileNotFoundError(f"{workdir} is no workdir of a run: it has no config.json; give that of `ssenet run`")
-    return ConfigDict(artifacts.read_json(path))
-
-
 @contextlib.contextmanager
 def _held(workdir: Path):
     """Keeps a second review away; a run may go on meanwhile."""
     try:
-        with artifacts.locked(workdir / artifacts.REVIEWED):
-            artifacts.remove_partial(workdir / artifacts.REVIEWED)
+        with artifacts.locked(workdir / REVIEWED):
+            artifacts.remove_partial(workdir / REVIEWED, ())
             yield
     except BlockingIOError:
         raise BlockingIOError(f"another review of {workdir} is open; use its page, or end it") from None
