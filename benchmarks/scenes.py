@@ -20,6 +20,7 @@ ROWS = {
     "SSENet CAM": ("infer_cams", ("train", "test")),
     "CRF seeds": ("refine_seeds", ("train",)),
     "random walk": ("propagate", ("train",)),
+    "labels": ("label", ("train",)),
     "DeepLab": ("segment", ("test",)),
 }
 
