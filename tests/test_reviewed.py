@@ -1,5 +1,7 @@
 """Label maps made of what a person reviewed, and what tells that it changed."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -24,22 +26,21 @@ def decide(ledger, image_id, decision, mask=None, known=None):
 
 
 @pytest.fixture
-def labelled(scored_run, monkeypatch):
+def labelled(scored_run):
     """Runs the stage `label` on what was reviewed; gives the label maps by id, and their times."""
     config, workdir = scored_run
     with config.unlocked():
         config.labels.source = "reviewed"
-    context = Context(config, workdir)
-    made = {"complete": True, "made_from": final.made_from("propagate", context)}
-    manifest.write_manifest(context.manifest("propagate"), final.settings_of("propagate", config), **made)
 
     def run(**changes):
         config.labels.update(changes)
+        context = Context(config, workdir)
+        made = {"complete": True, "made_from": final.made_from("propagate", context)}
+        manifest.write_manifest(context.manifest("propagate"), final.settings_of("propagate", config), **made)
         run_stages(config, workdir, ("label",))
         files = {path.stem: path for path in (workdir / "pseudo_labels").iterdir()}
-        return {i: artifacts.read_mask(file) for i, file in files.items()}, {
-            i: f.stat().st_mtime_ns for i, f in files.items()
-        }
+        times = {i: file.stat().st_mtime_ns for i, file in files.items()}
+        return {i: artifacts.read_mask(file) for i, file in files.items()}, times
 
     return run
 
@@ -90,6 +91,17 @@ def test_fingerprints_follow_decisions_and_masks_and_not_their_time(ledger, scor
     decide(ledger, "a", "rejected", known=row)
     found.append(reviewed.fingerprints(workdir))
     assert len({reviewed.joined(each) for each in found}) == 4
+
+
+def test_a_rejected_photo_is_left_out_of_the_score(ledger, labelled, scored_run):
+    config, workdir = scored_run
+    for name in ("a", "b"):
+        artifacts.write_mask(Path(config.data.root) / f"masks/{name}.png", DRAWN)
+    config.data.folder.masks = "masks"
+    decide(ledger, "a", "corrected", DRAWN)
+    decide(ledger, "b", "rejected")
+    labelled()
+    assert artifacts.read_json(workdir / "metrics/label.train.json")["miou"] == 1
 
 
 def test_reviewed_labels_with_a_crf_leave_the_decisions_alone(ledger, labelled):

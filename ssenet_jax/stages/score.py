@@ -10,6 +10,7 @@ import numpy as np
 from ssenet_jax import metrics
 from ssenet_jax.artifacts import Cam, read_cam, read_mask, read_seeds
 from ssenet_jax.datasets.augment import resize_mask
+from ssenet_jax.datasets.records import IGNORE
 from ssenet_jax.stages.context import Context, Place, Sources
 from ssenet_jax.stages.labels import cam_scores, seed_labels, walk_scores
 
@@ -56,11 +57,13 @@ def score_masks(context: Context, subjects: Sequence[Subject]) -> list[dict]:
 
 
 def _score_labels(subject: Subject, read: Callable) -> dict:
+    """The pixels that a label map leaves open, as that of a rejected photo does, are not scored."""
     k = len(subject.source.class_names) + 1
     total, count = np.zeros((k, k), np.int64), 0
     for record in _with_masks(subject.source):
         labels = read(subject.place.file(record["id"], subject.split), record["size"])
-        total += metrics.confusion_matrix(resize_mask(record["mask"], labels.shape), labels, k)
+        mask = np.where(labels == IGNORE, IGNORE, resize_mask(record["mask"], labels.shape))
+        total += metrics.confusion_matrix(mask, np.where(labels == IGNORE, 0, labels), k)
         count += 1
     return _record(subject, total, count)
 
