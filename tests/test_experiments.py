@@ -183,4 +183,4 @@ def test_every_experiment_runs_on_tiny_scenes(scenes, tmp_path, monkeypatch):
         assert f"{runs} of {runs} runs are complete" in text
         rows = list(csv.DictReader((tmp_path / name / f"{name}.csv").read_text().splitlines()))
         assert rows and all(row["mean"] for row in rows if row["key"] not in ("m_fn", "m_fp"))
-    assert len(list((tmp_path / "stages").glob("train_classifier-*"))) == 4
+    assert len(list((tmp_path / "stages").glob("train_classifier-*"))) == 5
