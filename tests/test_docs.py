@@ -37,7 +37,7 @@ def blocks(path):
 def commands_in(text):
     """The words of each `ssenet` command, its continued lines joined."""
     for line in re.sub(r"\\\n\s*", " ", text).splitlines():
-        for match in re.finditer(rf"(?<![\w/.-])ssenet (?=(?:{'|'.join(COMMANDS)})\b)", line):
+        for match in re.finditer(rf"(?<![`\w/.-])ssenet (?=(?:{'|'.join(COMMANDS)})\b)", line):
             rest = line[match.end() :]
             if line[: match.start()].count('"') % 2:  # inside a quoted command of another program
                 rest = rest.partition('"')[0]
