@@ -16,7 +16,9 @@ nitpicky = False  # types of jax and numpy are not looked up: the site is built 
 
 napoleon_numpy_docstring = False
 napoleon_custom_sections = ["Source"]
-autodoc_typehints = "none"  # the signature shows them, shapes included
+autodoc_typehints = "signature"  # with the shapes of arrays
+autodoc_typehints_format = "short"
+python_maximum_signature_line_length = 100
 default_role = "code"  # docstrings write names as `name`
 autodoc_default_options = {"member-order": "bysource"}
 

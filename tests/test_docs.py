@@ -37,7 +37,7 @@ def blocks(path):
 def commands_in(text):
     """The words of each `ssenet` command, its continued lines joined."""
     for line in re.sub(r"\\\n\s*", " ", text).splitlines():
-        for match in re.finditer(rf"(?<![\w/.-])ssenet (?=(?:{'|'.join(COMMANDS)})\b)", line):
+        for match in re.finditer(rf"(?<![`\w/.-])ssenet (?=(?:{'|'.join(COMMANDS)})\b)", line):
             rest = line[match.end() :]
             if line[: match.start()].count('"') % 2:  # inside a quoted command of another program
                 rest = rest.partition('"')[0]
@@ -136,18 +136,7 @@ def test_a_message_that_is_explained_is_one_of_the_package(message):
 
 @pytest.mark.skipif(importlib.util.find_spec("sphinx") is None, reason="the site takes the extra docs")
 def test_the_site_is_built_without_a_warning(tmp_path):
-    command = [
-        sys.executable,
-        "-m",
-        "sphinx",
-        "-W",
-        "--keep-going",
-        "-q",
-        "-d",
-        tmp_path / "kept",
-        DOCS,
-        tmp_path / "site",
-    ]
-    done = subprocess.run(command, capture_output=True, text=True)
+    sphinx = [sys.executable, "-m", "sphinx", "-W", "--keep-going", "-q"]
+    done = subprocess.run([*sphinx, "-d", tmp_path / "kept", DOCS, tmp_path / "site"], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "site" / "index.html").is_file()

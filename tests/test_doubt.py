@@ -78,3 +78,12 @@ def test_a_damaged_file_is_named(scored_run):
     (workdir / "walks/a.npz").write_bytes(b"cut")
     with pytest.raises(ValueError, match="walks/a.npz: not a readable .npz"):
         doubt.measure_all(workdir, config.labels, {"train": type("Photos", (), {"ids": ["a"]})})
+
+
+@pytest.mark.parametrize("stored", ["[]", '{"a": 1}', '{"a": {"state": [], "doubt": [0.5]}}', '{"a": {"doubt": []}}'])
+def test_what_another_version_measured_is_measured_anew(scored_run, stored):
+    config, workdir = scored_run
+    sources = {"train": datasets.load(config.data, "train")}
+    wanted = doubt.measure_all(workdir, config.labels, sources)
+    (workdir / doubt.FILE).write_text(stored)
+    assert doubt.measure_all(workdir, config.labels, sources) == wanted

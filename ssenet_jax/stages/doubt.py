@@ -103,7 +103,7 @@ def measure_all(workdir: Path, settings: Any, sources: Mapping[str, Source]) -> 
     images = [(image_id, split) for split, source in sources.items() for image_id in source.ids]
     files = {image[0]: [place.file(*image) for place in places] for image in images}
     states = {i: [*background, *map(_state, paths)] for i, paths in files.items() if paths[0].exists()}
-    known = artifacts.read_json(path) if path.exists() else {}
+    known = _known(path)
     todo = [i for i, state in states.items() if i not in known or known[i]["state"] != state]
     with Progress("how doubtful the masks are", len(todo)) as progress, ThreadPoolExecutor(2) as pool:
         for image_id, found in zip(todo, pool.map(lambda i: _measure_files(background, *files[i]), todo), strict=True):
@@ -112,6 +112,18 @@ def measure_all(workdir: Path, settings: Any, sources: Mapping[str, Source]) -> 
     if todo:
         artifacts.write_json(path, known)
     return {image_id: _stored(known[image_id]["doubt"]) for image_id in states}
+
+
+def _known(path: Path) -> dict[str, Any]:
+    """What was measured before; what another version measured otherwise is measured anew."""
+    stored = artifacts.read_json(path) if path.exists() else {}
+    if not isinstance(stored, dict):
+        return {}
+    return {
+        image_id: entry
+        for image_id, entry in stored.items()
+        if isinstance(entry, dict) and "state" in entry and len(entry.get("doubt", ())) == len(Doubt._fields)
+    }
 
 
 def _stored(values: Sequence) -> Doubt:
