@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from ssenet_jax import artifacts
+from ssenet_jax import artifacts, datasets
 from ssenet_jax.artifacts import Cam
 from ssenet_jax.stages import doubt
 from ssenet_jax.stages.seeds import Background
