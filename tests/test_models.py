@@ -35,7 +35,7 @@ PARAMETER_COUNTS = {
     ("cam", "efficientnet_lite0"): 3_396_608,
     ("affinity", "efficientnet_lite0"): 3_670_528,
     ("segmenter", "efficientnet_lite0"): 5_120_533,
-    ("seam", "resnet38"): 105_376_576,
+    ("seam", "resnet38"): 105_358_208,
     ("cam", "efficientnet_lite1"): 4_161_280,
     ("affinity", "efficientnet_lite1"): 4_435_200,
     ("segmenter", "efficientnet_lite1"): 5_885_205,
