@@ -42,6 +42,7 @@ REFUSED = {
     "random_walk.method=fast": "auto, stencil, chebyshev or dense",
     "labels.background=black": "constant or power",
     "labels.source=walks": "labels.source is 'walks'; it must be one of walk",
+    "labels.source=masks": "labels.crf needs scores, which labels.source='masks' has not; set it False",
     "evaluate.alphas=()": "evaluate.alphas is ()",
     "ser.eta=-1.0": "ser.eta is -1.0; it must be 0 or more",
     "ser.classes=some": "all or present",

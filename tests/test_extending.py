@@ -56,6 +56,7 @@ class Stripes:
 
     def __init__(self, split):
         self.ids = [f"{split}_{index}" for index in range(4)]
+        self.photos = []
         self.identity = {"name": "stripes", "classes": ["band"], "lists": {}}
 
     def fingerprints(self):
@@ -162,6 +163,7 @@ def test_a_stage_is_a_function_and_a_row(plain, stripes, monkeypatch, tmp_path, 
     config = config_of(
         "--config.data.name=stripes",
         "--config.labels.source=masks",
+        "--config.labels.crf=false",
         "--config.baseline=false",
         "--config.stages=('mirror',)",
     )

@@ -50,10 +50,10 @@ class Choice(NamedTuple):
 
     def overrides(self) -> dict[str, Any]:
         """The keys of the config that take it."""
-        keys: dict[str, Any] = {"labels.source": self.scores.source}
-        if self.scores.source != "seeds":
+        seeds = self.scores.source == "seeds"
+        keys: dict[str, Any] = {"labels.source": self.scores.source, "labels.crf": self.crf and not seeds}
+        if not seeds:
             keys |= {"labels.background": self.background.kind, "labels.alpha": self.background.alpha}
-            keys["labels.crf"] = self.crf
         if self.scores.beta is not None:
             keys |= {"random_walk.beta": self.scores.beta, "random_walk.steps": self.scores.steps}
         return keys

@@ -30,21 +30,13 @@ def refine_seeds(context: Context, job: Job) -> None:
 
 
 def label(context: Context, job: Job) -> None:
-    """Label maps of the training images at the photos' own size, from the source that ``labels.source`` names.
-
-    Raises:
-        ValueError: settings of the section ``labels`` that do not go together.
-    """
+    """Label maps of the training images at the photos' own size, from the source that ``labels.source`` names."""
     settings = context.config.labels
-    if settings.background not in ("constant", "power"):
-        raise ValueError(f"labels.background is {settings.background!r}; it must be 'constant' or 'power'")
     source = settings.source
     if source == "reviewed":
         job, source = _write_reviewed(context, job), "walk"
     scores_of = SCORES.get(source)
     if scores_of is None:
-        if settings.crf:
-            raise ValueError(f"labels.crf needs scores, which labels.source={source!r} has not; set it False")
         return _write_each(context, job, LABELS[source])
     background = Background(settings.background, settings.alpha)
     (place,) = job.reads

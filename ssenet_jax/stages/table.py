@@ -69,6 +69,8 @@ def _label_needs(config: ConfigDict) -> tuple[str, ...]:
     source = config.labels.source
     if source not in _LABEL_NEEDS:
         raise ValueError(f"labels.source is {source!r}; it must be one of {', '.join(_LABEL_NEEDS)}")
+    if config.labels.crf and source in labels.LABELS:
+        raise ValueError(f"labels.crf needs scores, which labels.source={source!r} has not; set it False")
     return _LABEL_NEEDS[source]
 
 
