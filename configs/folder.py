@@ -29,7 +29,7 @@ def get_config():
     config.cam.scales = (0.5, 1.0, 1.5, 2.0)
     # one CRF on the CAM makes better labels than the walk of an AffinityNet that is trained on few photos; narrower
     # kernels than the published ones, which wipe small objects out
-    config.labels.source, config.labels.crf = "cam", True
+    config.labels.source, config.labels.unreviewed, config.labels.crf = "cam", "cam", True
     config.labels.background, config.labels.alpha = "power", 3.0
     config.crf.sxy_bilateral, config.crf.srgb = 50.0, 5.0
     config.affinity.epochs, config.affinity.crop, config.affinity.momentum = 3, 320, 0.9
