@@ -27,13 +27,18 @@ def get_config():
     classifier.momentum = 0.9
     config.ser.rate = 0.5
     config.cam.scales = (0.5, 1.0, 1.5, 2.0)
+    config.measure.images = (
+        0  # without held-out photos it would measure those of the training, as long as all else takes
+    )
     # one CRF on the CAM makes better labels than the walk of an AffinityNet that is trained on few photos; narrower
     # kernels than the published ones, which wipe small objects out
-    config.labels.source, config.labels.crf = "cam", True
+    config.labels.source, config.labels.unreviewed, config.labels.crf = "cam", "cam", True
     config.labels.background, config.labels.alpha = "power", 3.0
     config.crf.sxy_bilateral, config.crf.srgb = 50.0, 5.0
     config.affinity.epochs, config.affinity.crop, config.affinity.momentum = 3, 320, 0.9
     segmenter = config.segmenter
     segmenter.epochs, segmenter.steps, segmenter.batch_size, segmenter.crop, segmenter.lr = 4, 0, 16, 320, 0.005
+    for training in (classifier, config.affinity, segmenter):
+        training.log_every = 4  # sixty photos are 24 steps of the classifier
     config.segment.scales = (0.75, 1.0, 1.25)
     return config

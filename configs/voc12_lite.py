@@ -37,7 +37,7 @@ def get_config(branch="ssenet"):
 
     # one CRF on the CAM makes better labels than the walk of an AffinityNet that is trained on few photos; narrower
     # kernels than the published ones, which wipe small objects out
-    config.labels.source, config.labels.crf = "cam", True
+    config.labels.source, config.labels.unreviewed, config.labels.crf = "cam", "cam", True
     config.labels.background, config.labels.alpha = "power", 3.0
     config.crf.sxy_bilateral, config.crf.srgb = 50.0, 5.0
 

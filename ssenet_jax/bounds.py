@@ -90,6 +90,7 @@ RULES = (
     Rule(r"random_walk\.beta", POSITIVE, "above 0"),
     Rule(r"random_walk\.method", _one_of("auto", "stencil", "chebyshev", "dense"), "auto, stencil, chebyshev or dense"),
     Rule(r"labels\.background", _one_of("constant", "power"), "constant or power"),
+    Rule(r"labels\.unreviewed", _one_of("walk", "cam"), "walk or cam"),
     Rule(r"labels\.alpha", _number(0), "0 or more"),
     Rule(r"evaluate\.alpha", SHARE, "from 0 to 1"),
     Rule(r"evaluate\.alphas", _each(SHARE), "one or more numbers from 0 to 1"),

@@ -128,8 +128,9 @@ def paper_config(reference: str = "code") -> ConfigDict:
             },
             "labels": {
                 # "walk", "cam", "seeds"; "masks": the data set's own, the supervised bound; "reviewed": what a person
-                # accepted or corrected in `ssenet review`, and the walk for the rest
+                # accepted or corrected in `ssenet review`, and `unreviewed` for the rest
                 "source": "walk",
+                "unreviewed": "walk",  # or "cam": the source of photos that nobody looked at
                 "background": "constant",  # its score is alpha; or "power": (1 - largest score) ** alpha
                 "alpha": 0.2,
                 "crf": False,  # a CRF on the scores before they become labels

@@ -41,6 +41,7 @@ REFUSED = {
     "random_walk.steps=-1": "random_walk.steps is -1",
     "random_walk.method=fast": "auto, stencil, chebyshev or dense",
     "labels.background=black": "constant or power",
+    "labels.unreviewed=masks": "labels.unreviewed is 'masks'; it must be walk or cam",
     "labels.source=walks": "labels.source is 'walks'; it must be one of walk",
     "labels.source=masks": "labels.crf needs scores, which labels.source='masks' has not; set it False",
     "evaluate.alphas=()": "evaluate.alphas is ()",

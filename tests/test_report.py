@@ -18,16 +18,16 @@ class FakeSource:
 
     class_names = NAMES
 
-    def __init__(self, *ids, masks=True):
+    def __init__(self, *ids, masks=True, labels=None):
         self.ids = list(ids)
-        self.masks = masks
+        self.masks, self.labels = masks, labels
 
     def __getitem__(self, index):
         rng = np.random.default_rng(index)
         record = {
             "id": self.ids[index],
             "image": rng.integers(0, 256, (20, 30, 3)).astype(np.uint8),
-            "labels": np.array([1, index % 2], np.float32),
+            "labels": np.array(self.labels or (1, index % 2), np.float32),
         }
         if self.masks:
             record["mask"] = rng.integers(0, 3, (20, 30)).astype(np.uint8)
@@ -232,3 +232,10 @@ def test_photos_without_masks_are_shown_by_what_was_found_the_least_certain_firs
     assert text.index("train_1") < text.index("train_0")
     assert f"doubt 62.5 %: two best scores close 50.0, two classes close 12.5, not found: {NAMES[1]}" in text
     assert not any(tag == "script" for tag, _ in page.tags)
+
+
+def test_a_photo_with_none_of_the_classes_is_called_that_and_has_no_doubt(tmp_path):
+    fill(tmp_path)
+    source = FakeSource("train_0", labels=(0, 0))
+    text = " ".join(write(tmp_path, {"train": source}, ["train_0"], {"train_0": Doubt(0, 0, 0, None, [])}).text.split())
+    assert "none of the classes" in text and "doubt 0.0 %" not in text

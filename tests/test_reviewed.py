@@ -54,6 +54,21 @@ def test_reviewed_labels_take_the_decision_and_the_walk_for_the_rest(ledger, lab
     assert "label: done before" in capsys.readouterr().err
 
 
+def test_photos_that_nobody_looked_at_may_keep_the_label_maps_of_the_cam(ledger, labelled, scored_run):
+    config, workdir = scored_run
+    decide(ledger, "a", "corrected", DRAWN)
+    config.labels.unreviewed = "cam"
+    half = np.tile(np.arange(WIDTH) < WIDTH // 2, (HEIGHT, 1))
+    for photo in ("a", "b", ODD_PHOTO):
+        artifacts.write_cam(workdir / f"cams/{photo}.npz", artifacts.Cam(0.9 * half[..., None], np.array([0])))
+    context = Context(config, workdir)
+    made = {"complete": True, "made_from": final.made_from("infer_cams", context)}
+    manifest.write_manifest(context.manifest("infer_cams"), final.settings_of("infer_cams", config), **made)
+    (workdir / "walks").rename(workdir / "no walks")
+    labels, _ = labelled()
+    assert (labels["a"] == 2).all() and (labels["b"] == half).all()
+
+
 def test_a_change_of_what_was_reviewed_makes_those_labels_again(ledger, labelled):
     rows = {i: decide(ledger, i, "corrected", DRAWN) for i in ("a", "b")}
     _, before = labelled()

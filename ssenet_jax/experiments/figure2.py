@@ -1,12 +1,12 @@
 """Figure 2: the CAMs of one image at several scales, with and without the regulariser."""
 
-from ssenet_jax.experiments.experiment import TRAIN, Column, Experiment, Pictures, at_scales
+from ssenet_jax.experiments.experiment import CAMS, TRAIN, Column, Experiment, Pictures, at_scales
 
 EXPERIMENT = Experiment(
     title="Figure 2: CAMs at several scales",
     about="How much do the CAMs of one image change with its size?",
-    stages=("infer_cams",),
+    stages=(CAMS,),
     variants=lambda config: at_scales(config, together=False),
-    columns=(Column("CAM", "infer_cams", TRAIN),),
-    figure=Pictures("infer_cams", TRAIN),
+    columns=(Column("CAM", CAMS, TRAIN),),
+    figure=Pictures(CAMS, TRAIN),
 )

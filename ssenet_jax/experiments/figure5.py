@@ -1,16 +1,16 @@
 """Figure 5: what the CAMs miss and what they take too much, over the test scale."""
 
-from ssenet_jax.experiments.experiment import TRAIN, Column, Experiment, at_scales
+from ssenet_jax.experiments.experiment import CAMS, TRAIN, Column, Experiment, at_scales
 
 EXPERIMENT = Experiment(
     title="Figure 5: false negatives and false positives over the test scale",
     about="Do CAMs of small images take too much and those of large ones too little, and less so with a regulariser?",
-    stages=("infer_cams",),
+    stages=(CAMS,),
     variants=lambda config: at_scales(config, together=False),
     columns=(
-        Column("mFN", "infer_cams", TRAIN, "m_fn"),
-        Column("mFP", "infer_cams", TRAIN, "m_fp"),
-        Column("CAM", "infer_cams", TRAIN),
+        Column("mFN", CAMS, TRAIN, "m_fn"),
+        Column("mFP", CAMS, TRAIN, "m_fp"),
+        Column("CAM", CAMS, TRAIN),
     ),
     figure="groups",
 )

@@ -1,6 +1,6 @@
 """The operators that the paper leaves open: "any linear spatial operator" in place of resizing."""
 
-from ssenet_jax.experiments.experiment import BASELINE, EVAL, TRAIN, Column, Experiment, Variant
+from ssenet_jax.experiments.experiment import BASELINE, CAMS, EVAL, MEASURES, TRAIN, Column, Experiment, Variant
 from ssenet_jax.stages.measure import OPERATORS
 
 
@@ -25,14 +25,11 @@ def _variants(config):
 EXPERIMENT = Experiment(
     title="Operators of the regulariser",
     about="Which operator should the CAMs be equivariant to, and do they become so?",
-    stages=("infer_cams", "measure_cams"),
+    stages=(CAMS, MEASURES),
     variants=_variants,
     columns=(
-        Column("CAM", "infer_cams", TRAIN),
-        *(
-            Column(f"error under {name}", "measure_cams", EVAL, f"equivariance/{name}", percent=False)
-            for name in OPERATORS
-        ),
-        Column("mean AP", "measure_cams", EVAL, "mean_ap"),
+        Column("CAM", CAMS, TRAIN),
+        *(Column(f"error under {name}", MEASURES, EVAL, f"equivariance/{name}", percent=False) for name in OPERATORS),
+        Column("mean AP", MEASURES, EVAL, "mean_ap"),
     ),
 )

@@ -4,6 +4,7 @@ from ml_collections import ConfigDict
 
 from ssenet_jax import artifacts, datasets
 from ssenet_jax.checkpoint import load_variables
+from ssenet_jax.experiments.experiment import PREDICTIONS
 from ssenet_jax.experiments.store import Store
 from ssenet_jax.stages.apply import counted, segment_records
 from ssenet_jax.stages.context import Context
@@ -29,10 +30,10 @@ def predict(store: Store, config: ConfigDict, split: str) -> None:
     source = source_of(config, split)
     if source is None:
         return
-    workdir = store.place("segment", config)
+    workdir = store.place(PREDICTIONS, config)
     with artifacts.locked(workdir):
         context = Context(config, workdir)
-        training, place = place_of("train_segmenter", context), place_of("segment", context)
+        training, place = place_of("train_segmenter", context), place_of(PREDICTIONS, context)
         todo = [index for index in range(len(source)) if not place.file(source.ids[index], split).exists()]
         if not todo:
             return

@@ -1,6 +1,6 @@
 """Table 1: the baseline and the branch rates 0.6 to 0.2, their CAMs and random walks."""
 
-from ssenet_jax.experiments.experiment import BASELINE, TRAIN, Column, Experiment, Variant
+from ssenet_jax.experiments.experiment import BASELINE, CAMS, TRAIN, WALKS, Column, Experiment, Variant
 
 RATES = (0.6, 0.5, 0.4, 0.3, 0.2)
 CAM = dict(zip(RATES, (48.5, 48.9, 49.4, 49.8, 49.4), strict=True))
@@ -20,10 +20,10 @@ def _published(baseline, of_rate):
 EXPERIMENT = Experiment(
     title="Table 1: rates of the second branch",
     about="How small should the second branch's image be?",
-    stages=("propagate",),
+    stages=(WALKS,),
     variants=_variants,
     columns=(
-        Column("CAM", "infer_cams", TRAIN, published=_published(47.3, CAM)),
-        Column("CAM + random walk", "propagate", TRAIN, published=_published(58.8, WALK)),
+        Column("CAM", CAMS, TRAIN, published=_published(47.3, CAM)),
+        Column("CAM + random walk", WALKS, TRAIN, published=_published(58.8, WALK)),
     ),
 )

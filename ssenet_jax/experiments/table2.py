@@ -1,6 +1,6 @@
 """Table 2: does a wider range of image scales in the augmentation do what the second branch does?"""
 
-from ssenet_jax.experiments.experiment import BASELINE, TRAIN, Column, Experiment, Variant
+from ssenet_jax.experiments.experiment import BASELINE, CAMS, TRAIN, Column, Experiment, Variant
 
 NARROW, WIDE, SSENET = "baseline", "baseline, half the smallest size", "SSENet, rate 0.5"
 
@@ -17,7 +17,7 @@ def _variants(config):
 EXPERIMENT = Experiment(
     title="Table 2: ranges of scale in the augmentation",
     about="Do images of more sizes in the augmentation do what the second branch does?",
-    stages=("infer_cams",),
+    stages=(CAMS,),
     variants=_variants,
-    columns=(Column("CAM", "infer_cams", TRAIN, published={NARROW: 47.3, WIDE: 46.6, SSENET: 48.9}),),
+    columns=(Column("CAM", CAMS, TRAIN, published={NARROW: 47.3, WIDE: 46.6, SSENET: 48.9}),),
 )

@@ -1,16 +1,16 @@
 """Table 3: the segmentation network on the pseudo labels; its predictions of the test split, for VOC's server."""
 
-from ssenet_jax.experiments.experiment import BASELINE, EVAL, Column, Experiment, Variant, ours
+from ssenet_jax.experiments.experiment import BASELINE, EVAL, PREDICTIONS, Column, Experiment, Variant, ours
 
 EXPERIMENT = Experiment(
     title="Table 3: the segmentation network",
     about="What does the network that learns from the pseudo labels reach on held-out images?",
-    stages=("segment",),
+    stages=(PREDICTIONS,),
     variants=lambda config: [Variant("baseline", BASELINE), Variant(ours(config), {})],
     columns=(
-        Column("DeepLab", "segment", EVAL, published={"SSENet": 63.3, "SEAM": 64.5}),
-        Column("DeepLab, mFN", "segment", EVAL, "m_fn"),
-        Column("DeepLab, mFP", "segment", EVAL, "m_fp"),
+        Column("DeepLab", PREDICTIONS, EVAL, published={"SSENet": 63.3, "SEAM": 64.5}),
+        Column("DeepLab, mFN", PREDICTIONS, EVAL, "m_fn"),
+        Column("DeepLab, mFP", PREDICTIONS, EVAL, "m_fp"),
     ),
     predicts="test",
 )

@@ -34,7 +34,7 @@ def label(context: Context, job: Job) -> None:
     settings = context.config.labels
     source = settings.source
     if source == "reviewed":
-        job, source = _write_reviewed(context, job), "walk"
+        job, source = _write_reviewed(context, job), settings.unreviewed
     scores_of = SCORES.get(source)
     if scores_of is None:
         return _write_each(context, job, LABELS[source])
@@ -57,7 +57,7 @@ def label(context: Context, job: Job) -> None:
 
 
 def _write_reviewed(context: Context, job: Job) -> Job:
-    """Writes what a person decided; the walk, or what else there is, is left to do for the rest."""
+    """Writes what a person decided; the rest is left to do."""
     decisions, origins = read_decisions(context.workdir), fingerprints(context.workdir)
     (split,) = job.todo
     ids = context.sources[split].ids

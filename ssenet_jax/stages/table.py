@@ -60,18 +60,18 @@ def _started_from(section: str, *needs: str) -> Callable[[ConfigDict], tuple[str
     return lambda config: (*needs, "train_classifier") if config[section].init == "classifier" else needs
 
 
-_LABEL_NEEDS = {
-    "walk": ("propagate",), "cam": ("infer_cams",), "seeds": ("refine_seeds",), "masks": (), "reviewed": ("propagate",)
-}  # fmt: skip
+LABEL_NEEDS = {"walk": ("propagate",), "cam": ("infer_cams",), "seeds": ("refine_seeds",), "masks": ()}
 
 
 def _label_needs(config: ConfigDict) -> tuple[str, ...]:
     source = config.labels.source
-    if source not in _LABEL_NEEDS:
-        raise ValueError(f"labels.source is {source!r}; it must be one of {', '.join(_LABEL_NEEDS)}")
+    if source == "reviewed":
+        source = config.labels.unreviewed
+    if source not in LABEL_NEEDS:
+        raise ValueError(f"labels.source is {source!r}; it must be one of {', '.join((*LABEL_NEEDS, 'reviewed'))}")
     if config.labels.crf and source in labels.LABELS:
         raise ValueError(f"labels.crf needs scores, which labels.source={source!r} has not; set it False")
-    return _LABEL_NEEDS[source]
+    return LABEL_NEEDS[source]
 
 
 TABLE = {

@@ -19,7 +19,7 @@ from ssenet_jax.stages.context import Place
 from ssenet_jax.stages.doubt import Doubt
 from ssenet_jax.stages.labels import SCORES
 from ssenet_jax.stages.seeds import Background
-from ssenet_jax.stages.table import TABLE
+from ssenet_jax.stages.table import LABEL_NEEDS, TABLE
 
 LONGEST = 2048  # long edge, in pixels, at which a photo is shown and corrected
 THUMBNAIL = 320
@@ -43,7 +43,7 @@ class Album:
         self.alpha, self.background = config.labels.alpha, config.labels.background
         self._workdir, self._source, self._scores = workdir, source, scores
         self._split, self._stride = config.data.train_split, config.affinity.stride
-        self._bring = SCORES["walk" if scores.stage == "propagate" else "cam"]
+        self._bring = SCORES["walk" if scores.stage in LABEL_NEEDS["walk"] else "cam"]
         self._labels = Place("label", workdir, TABLE["label"].writes)
         self._index = {image_id: index for index, image_id in enumerate(source.ids) if image_id in doubts}
         # a page asks for several views of one photo at once
@@ -158,7 +158,7 @@ class Album:
         """How many pixels of the photo as it is shown a score of the page stands for, down and across."""
         shown, image = self._shown(image_id).shape, self._record(image_id)["image"].shape
         stored = self._read_scores(image_id).maps.shape
-        stride = self._stride if self._scores.stage == "propagate" else 1
+        stride = self._stride if self._scores.stage in LABEL_NEEDS["walk"] else 1
         return [stride * stored[i] / shape[i] * shown[i] / image[i] for i in (0, 1)]
 
     def _cut(self, image_id: str, alpha: float) -> np.ndarray:
