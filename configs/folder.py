@@ -27,9 +27,7 @@ def get_config():
     classifier.momentum = 0.9
     config.ser.rate = 0.5
     config.cam.scales = (0.5, 1.0, 1.5, 2.0)
-    config.measure.images = (
-        0  # without held-out photos it would measure those of the training, as long as all else takes
-    )
+    config.measure.images = 0  # without held-out photos they would be those of the training
     # one CRF on the CAM makes better labels than the walk of an AffinityNet that is trained on few photos; narrower
     # kernels than the published ones, which wipe small objects out
     config.labels.source, config.labels.unreviewed, config.labels.crf = "cam", "cam", True
