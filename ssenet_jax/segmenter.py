@@ -9,7 +9,7 @@ import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 from jaxtyping import Float32, UInt8
 from ml_collections import ConfigDict
-from safetensors.numpy import save_file
+from safetensors.numpy import save as safetensors_bytes
 
 from ssenet_jax.artifacts import read_json, replacing, write_json
 from ssenet_jax.checkpoint import load_variables
@@ -134,7 +134,7 @@ def save(segmenter: Segmenter, directory: Path) -> None:
     sections = {name: stored[name] for name in SECTIONS} | {"data": {"max_side": segmenter.max_side}}
     arrays = {name: np.ascontiguousarray(x) for name, x in flatten_dict(segmenter.variables, sep="/").items()}
     with replacing(directory / WEIGHTS) as temporary:
-        save_file(arrays, temporary)
+        temporary.write_bytes(safetensors_bytes(arrays))  # its own writer makes a file that only its owner can read
     names = list(segmenter.class_names)
     write_json(directory / SETTINGS, {"kind": KIND, "class_names": names, "config": sections})
 

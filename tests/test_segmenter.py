@@ -41,6 +41,11 @@ def test_a_model_segments_as_its_run_does_and_knows_its_classes(drawn_run, model
     assert labels.shape == SIZE and labels.dtype == np.uint8 and len(np.unique(labels)) > 1
 
 
+def test_who_may_read_the_settings_may_read_the_weights(model):
+    modes = {path.stat().st_mode for path in model.iterdir()}
+    assert len(modes) == 1
+
+
 def test_probabilities_are_those_of_the_labels(model, photo, labels):
     probabilities = ssenet_jax.load(model).probabilities(photo)
     assert probabilities.shape == (*SIZE, 3)
