@@ -27,12 +27,14 @@ import numpy as np
 from ssenet_jax.artifacts import read_json, read_mask
 from ssenet_jax.checkpoint import load_variables
 from ssenet_jax.commands.configs import load_config
+from ssenet_jax.stages import doubt
 from ssenet_jax.stages.table import asked_for
 from ssenet_jax.training.optim import flatten
 
 CONFIG = f"{Path(__file__).parents[1] / 'configs' / 'scenes.py'}:tiny"
 KINDS = (signal.SIGTERM, signal.SIGINT, signal.SIGKILL)
-CODES = {signal.SIGTERM: 0, signal.SIGINT: 130, signal.SIGKILL: -signal.SIGKILL}
+# a run that is done, and whose interpreter is ending, ends by SIGINT itself; a shell calls that 130 too
+CODES = {signal.SIGTERM: {0}, signal.SIGINT: {0, 130, -signal.SIGINT}, signal.SIGKILL: {0, -signal.SIGKILL}}
 EARLY_S, PATIENCE_S = 2.0, 300
 
 
@@ -139,7 +141,7 @@ class Run:
             codes = {}
             faults.append(f"still running after {PATIENCE_S} s")
         for process, code in codes.items():
-            allowed = {0, CODES[kind]} if process is told or kind == signal.SIGKILL else {0}
+            allowed = CODES[kind] if process is told or kind == signal.SIGKILL else {0}
             if code not in allowed:
                 faults.append(f"exit code {code}")
         text = "".join(lines) + self.output.read_text()
@@ -176,14 +178,16 @@ def _results(workdir: Path) -> dict:
         elif path.suffix == ".jsonl":
             lines = map(json.loads, path.read_text().splitlines())
             found[name] = [{key: value for key, value in line.items() if key != "images_per_s"} for line in lines]
+        elif name == doubt.FILE:  # beside what was measured it holds the times of the files
+            found[name] = {image: entry["doubt"] for image, entry in read_json(path).items()}
         elif path.suffix == ".json" and "checkpoints" not in path.parts:
             found[name] = read_json(path)
         elif not {"checkpoints", "tensorboard"} & set(path.parts):
             found[name] = None  # a file that must be there, and no other
     for training in sorted((workdir / "checkpoints").iterdir()):
-        found[f"checkpoints/{training.name}"] = sorted(step.name for step in training.iterdir())
+        # which steps before the last are kept depends on where a signal made the training save
         variables = flatten(load_variables(training, training.name))
-        found[f"newest of checkpoints/{training.name}"] = {key: value.tobytes() for key, value in variables.items()}
+        found[f"checkpoints/{training.name}"] = {key: value.tobytes() for key, value in variables.items()}
     return found
 
 
