@@ -177,3 +177,14 @@ def test_losses_of_a_bfloat16_network_are_float32(variables, batch, name):
         loss_fn, variables["params"], variables["batch_stats"], batch, KEY, jnp.int32(0)
     )
     assert {loss.dtype} | {metric.dtype for metric in metrics.values()} == {jnp.dtype(jnp.float32)}
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_photos_with_none_of_the_classes_teach_and_leave_every_number_finite(variables, batch, name):
+    none = {key: batch[key] if key == "image" else np.zeros_like(batch[key]) for key in batch}
+    gradient = jax.value_and_grad(OBJECTIVES[name](Net(3)), has_aux=True)
+    (loss, (_, metrics)), slope = jax.jit(gradient)(
+        variables["params"], variables["batch_stats"], none, KEY, jnp.int32(0)
+    )
+    assert all(np.isfinite(x).all() for x in jax.tree.leaves((loss, metrics, slope)))
+    assert any(np.any(x != 0) for x in jax.tree.leaves(slope))
