@@ -71,8 +71,8 @@ def _check_weights(context: Context, names: Collection[str]) -> None:
         if recipes.section(config, TABLE[name].training).get("init", "weights") == "weights":
             raise ValueError(
                 f"{name} would train from random weights with layers frozen: set init.weights to a file of ImageNet "
-                f"weights of {config.model.backbone} (.params, .pth, .npz or .safetensors; {packaged} come in packages "
-                "and are named so), or train from nothing with model.norm=batch and model.frozen=()"
+                f"weights of {config.model.backbone} (by name where a package brings them: {packaged}), "
+                "or model.norm=batch and model.frozen=()"
             )
 
 
