@@ -12,8 +12,10 @@ import sys
 import tempfile
 from pathlib import Path
 
+from ssenet_jax.stages.table import CAMS, SEEDS, TRAIN_CLASSIFIER
+
 CONFIG = Path(__file__).parents[1] / "configs" / "scenes.py"
-STAGES = ("train_classifier", "infer_cams", "refine_seeds")
+STAGES = (TRAIN_CLASSIFIER, CAMS, SEEDS)
 
 
 def main() -> None:

@@ -13,15 +13,16 @@ from pathlib import Path
 from timing import report
 
 from ssenet_jax.artifacts import read_json
+from ssenet_jax.stages.table import BASELINE_CAMS, CAMS, LABELS, PREDICTIONS, SEEDS, WALKS
 
 CONFIG = Path(__file__).parents[1] / "configs" / "scenes.py"
 ROWS = {
-    "baseline CAM": ("infer_baseline_cams", ("train", "test")),
-    "SSENet CAM": ("infer_cams", ("train", "test")),
-    "CRF seeds": ("refine_seeds", ("train",)),
-    "random walk": ("propagate", ("train",)),
-    "labels": ("label", ("train",)),
-    "DeepLab": ("segment", ("test",)),
+    "baseline CAM": (BASELINE_CAMS, ("train", "test")),
+    "SSENet CAM": (CAMS, ("train", "test")),
+    "CRF seeds": (SEEDS, ("train",)),
+    "random walk": (WALKS, ("train",)),
+    "labels": (LABELS, ("train",)),
+    "DeepLab": (PREDICTIONS, ("test",)),
 }
 
 

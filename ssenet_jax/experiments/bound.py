@@ -1,6 +1,7 @@
 """The fully supervised bound: the same segmentation network on the data set's own masks."""
 
-from ssenet_jax.experiments.experiment import EVAL, LABELS, PREDICTIONS, TRAIN, Column, Experiment, Variant, ours
+from ssenet_jax.experiments.experiment import EVAL, TRAIN, Column, Experiment, Variant, ours
+from ssenet_jax.stages.table import LABELS, PREDICTIONS
 
 EXPERIMENT = Experiment(
     title="The fully supervised bound",

@@ -6,7 +6,6 @@ from typing import Any, NamedTuple
 from ml_collections import ConfigDict
 
 TRAIN, EVAL = "train_split", "eval_split"  # keys of the config's section data
-CAMS, WALKS, LABELS, PREDICTIONS, MEASURES = "infer_cams", "propagate", "label", "segment", "measure_cams"  # stages
 
 BASELINE = {"classifier.regulariser": "none"}
 

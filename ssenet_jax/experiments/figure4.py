@@ -1,6 +1,7 @@
 """Figure 4: mIoU of the CAMs over alpha, at single scales and at all of them."""
 
-from ssenet_jax.experiments.experiment import CAMS, TRAIN, Column, Curve, Experiment, at_scales
+from ssenet_jax.experiments.experiment import TRAIN, Column, Curve, Experiment, at_scales
+from ssenet_jax.stages.table import CAMS
 
 EXPERIMENT = Experiment(
     title="Figure 4: mIoU over alpha",

@@ -1,6 +1,7 @@
 """Figure 5: what the CAMs miss and what they take too much, over the test scale."""
 
-from ssenet_jax.experiments.experiment import CAMS, TRAIN, Column, Experiment, at_scales
+from ssenet_jax.experiments.experiment import TRAIN, Column, Experiment, at_scales
+from ssenet_jax.stages.table import CAMS
 
 EXPERIMENT = Experiment(
     title="Figure 5: false negatives and false positives over the test scale",

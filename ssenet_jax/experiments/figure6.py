@@ -1,6 +1,7 @@
 """Figure 6: images, ground truth and predictions."""
 
-from ssenet_jax.experiments.experiment import BASELINE, EVAL, PREDICTIONS, Column, Experiment, Pictures, Variant, ours
+from ssenet_jax.experiments.experiment import BASELINE, EVAL, Column, Experiment, Pictures, Variant, ours
+from ssenet_jax.stages.table import PREDICTIONS
 
 EXPERIMENT = Experiment(
     title="Figure 6: predictions",

@@ -1,7 +1,8 @@
 """The operators that the paper leaves open: "any linear spatial operator" in place of resizing."""
 
-from ssenet_jax.experiments.experiment import BASELINE, CAMS, EVAL, MEASURES, TRAIN, Column, Experiment, Variant
+from ssenet_jax.experiments.experiment import BASELINE, EVAL, TRAIN, Column, Experiment, Variant
 from ssenet_jax.stages.measure import OPERATORS
+from ssenet_jax.stages.table import CAMS, MEASURES
 
 
 def _ser(*operators, **arguments):

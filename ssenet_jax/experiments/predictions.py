@@ -4,11 +4,10 @@ from ml_collections import ConfigDict
 
 from ssenet_jax import artifacts, datasets
 from ssenet_jax.checkpoint import load_variables
-from ssenet_jax.experiments.experiment import PREDICTIONS
 from ssenet_jax.experiments.store import Store
 from ssenet_jax.stages.apply import counted, segment_records
 from ssenet_jax.stages.context import Context
-from ssenet_jax.stages.table import place_of
+from ssenet_jax.stages.table import PREDICTIONS, TRAIN_SEGMENTER, place_of
 
 
 def source_of(config: ConfigDict, split: str) -> datasets.Source | None:
@@ -33,7 +32,7 @@ def predict(store: Store, config: ConfigDict, split: str) -> None:
     workdir = store.place(PREDICTIONS, config)
     with artifacts.locked(workdir):
         context = Context(config, workdir)
-        training, place = place_of("train_segmenter", context), place_of(PREDICTIONS, context)
+        training, place = place_of(TRAIN_SEGMENTER, context), place_of(PREDICTIONS, context)
         todo = [index for index in range(len(source)) if not place.file(source.ids[index], split).exists()]
         if not todo:
             return

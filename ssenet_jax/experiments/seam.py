@@ -1,18 +1,7 @@
 """SSENet and its authors' next method, SEAM, beside the baseline."""
 
-from ssenet_jax.experiments.experiment import (
-    BASELINE,
-    CAMS,
-    EVAL,
-    LABELS,
-    MEASURES,
-    PREDICTIONS,
-    TRAIN,
-    WALKS,
-    Column,
-    Experiment,
-    Variant,
-)
+from ssenet_jax.experiments.experiment import BASELINE, EVAL, TRAIN, Column, Experiment, Variant
+from ssenet_jax.stages.table import CAMS, LABELS, MEASURES, PREDICTIONS, WALKS
 
 EXPERIMENT = Experiment(
     title="SSENet and SEAM",

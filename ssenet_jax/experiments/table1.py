@@ -1,6 +1,7 @@
 """Table 1: the baseline and the branch rates 0.6 to 0.2, their CAMs and random walks."""
 
-from ssenet_jax.experiments.experiment import BASELINE, CAMS, TRAIN, WALKS, Column, Experiment, Variant
+from ssenet_jax.experiments.experiment import BASELINE, TRAIN, Column, Experiment, Variant
+from ssenet_jax.stages.table import CAMS, WALKS
 
 RATES = (0.6, 0.5, 0.4, 0.3, 0.2)
 CAM = dict(zip(RATES, (48.5, 48.9, 49.4, 49.8, 49.4), strict=True))

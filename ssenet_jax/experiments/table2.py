@@ -1,6 +1,7 @@
 """Table 2: does a wider range of image scales in the augmentation do what the second branch does?"""
 
-from ssenet_jax.experiments.experiment import BASELINE, CAMS, TRAIN, Column, Experiment, Variant
+from ssenet_jax.experiments.experiment import BASELINE, TRAIN, Column, Experiment, Variant
+from ssenet_jax.stages.table import CAMS
 
 NARROW, WIDE, SSENET = "baseline", "baseline, half the smallest size", "SSENet, rate 0.5"
 

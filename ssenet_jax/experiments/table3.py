@@ -1,6 +1,7 @@
 """Table 3: the segmentation network on the pseudo labels; its predictions of the test split, for VOC's server."""
 
-from ssenet_jax.experiments.experiment import BASELINE, EVAL, PREDICTIONS, Column, Experiment, Variant, ours
+from ssenet_jax.experiments.experiment import BASELINE, EVAL, Column, Experiment, Variant, ours
+from ssenet_jax.stages.table import PREDICTIONS
 
 EXPERIMENT = Experiment(
     title="Table 3: the segmentation network",

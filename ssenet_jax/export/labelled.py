@@ -13,10 +13,10 @@ from ssenet_jax.datasets.records import IGNORE
 from ssenet_jax.stages.context import Place
 from ssenet_jax.stages.facts import Facts, Split
 from ssenet_jax.stages.reviewed import REJECTED, REVIEWED, read_decisions
-from ssenet_jax.stages.table import TABLE
+from ssenet_jax.stages.table import LABELS, PREDICTIONS, TABLE
 
 WHICH = ("pseudo_labels", "predictions", "reviewed")
-_STAGE = {"pseudo_labels": "label", "predictions": "segment"}
+_STAGE = {"pseudo_labels": LABELS, "predictions": PREDICTIONS}
 
 
 class Item(NamedTuple):

@@ -15,7 +15,7 @@ from ssenet_jax.datasets.records import IGNORE
 from ssenet_jax.datasets.transforms import seed_labels
 from ssenet_jax.stages.context import Place
 from ssenet_jax.stages.seeds import Background
-from ssenet_jax.stages.table import LABEL_NEEDS, TABLE
+from ssenet_jax.stages.table import LABEL_NEEDS, LABELS, SEEDS, TABLE
 from ssenet_jax.training.logs import Progress
 
 NEAR = 0.65  # a pixel whose second score is this share of its best or more could have become either
@@ -99,7 +99,7 @@ def measure_all(workdir: Path, settings: Any, sources: Mapping[str, Source]) -> 
     if scores is None:
         return {}
     background, path = Background(settings.background, settings.alpha), workdir / FILE
-    places = (scores, *(Place(name, workdir, TABLE[name].writes) for name in ("refine_seeds", "label")))
+    places = (scores, *(Place(name, workdir, TABLE[name].writes) for name in (SEEDS, LABELS)))
     images = [(image_id, split) for split, source in sources.items() for image_id in source.ids]
     files = {image[0]: [place.file(*image) for place in places] for image in images}
     states = {i: [*background, *map(_state, paths)] for i, paths in files.items() if paths[0].exists()}

@@ -11,7 +11,7 @@ from ssenet_jax.report import page
 from ssenet_jax.report.gallery import Shown
 from ssenet_jax.stages import doubt, labels, manifest, reviewed, score
 from ssenet_jax.stages.context import Context
-from ssenet_jax.stages.table import TABLE, asked_for, needs_of, place_of, sections_of
+from ssenet_jax.stages.table import LABELS, TABLE, asked_for, needs_of, place_of, sections_of
 from ssenet_jax.training import recipes
 
 
@@ -31,8 +31,8 @@ def made_from(name: str, context: Context) -> manifest.MadeFrom:
     identity: dict[str, Any] = {split: source.identity for split, source in sources.items()}
     if images is None and "init" in sections_of(name, context.config):
         identity["weights"] = _weights(name, context)
-    if images is None and context.config.labels.source == "reviewed" and "label" in needs_of(name, context.config):
-        identity["reviewed"] = reviewed.joined(labels.origins(context, place_of("label", context)))
+    if images is None and context.config.labels.source == "reviewed" and LABELS in needs_of(name, context.config):
+        identity["reviewed"] = reviewed.joined(labels.origins(context, place_of(LABELS, context)))
     found = {f"{split}/{image}": state for split in sources for image, state in context.fingerprints(split).items()}
     return manifest.MadeFrom(identity, found)
 

@@ -22,7 +22,7 @@ from ssenet_jax.stages.context import Context, Place
 from ssenet_jax.stages.manifest import settings_hash
 from ssenet_jax.stages.score import best_of
 from ssenet_jax.stages.seeds import Background
-from ssenet_jax.stages.table import place_of
+from ssenet_jax.stages.table import CAMS, SEEDS, TRAIN_AFFINITY, TRAIN_CLASSIFIER, place_of
 
 BETAS = (2.0, 4.0, 8.0, 16.0)
 STEPS = (1, 4, 16, 64, 256)
@@ -30,7 +30,7 @@ POWERS = (1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0, 16.0, 24.0)
 AROUND = (0.5, 0.75, 1.0, 1.25)  # a CRF is tried at these times the threshold that is best without one
 
 
-NEEDS = {"cam": ("infer_cams",), "seeds": ("refine_seeds",), "walk": ("infer_cams", "train_affinity")}
+NEEDS = {"cam": (CAMS,), "seeds": (SEEDS,), "walk": (CAMS, TRAIN_AFFINITY)}
 
 
 class Scores(NamedTuple):
@@ -108,7 +108,7 @@ def search(context: Context, count: int) -> list[Found]:
     """
     there = [name for name, needs in NEEDS.items() if all(final.is_complete(need, context) for need in needs)]
     if "cam" not in there:
-        raise ValueError(f"{context.workdir} has no CAMs to make labels from; run --stages=train_classifier,infer_cams")
+        raise ValueError(f"{context.workdir} has no CAMs to make labels from; run --stages={TRAIN_CLASSIFIER},{CAMS}")
     sample = take_sample(context, count)
     context.say(f"{len(sample.records)} images of {sample.split}; sources: {', '.join(there)}")
     readers = _readers(context, _walk(context, sample) if "walk" in there else None)
@@ -144,7 +144,7 @@ def _walk(context: Context, sample: Sample) -> Place:
     betas, steps = _grid(context)
     of = [*_made_of(context), betas, steps]
     place = Place("tune", context.workdir, f"tune/walks-{settings_hash({'of': of})}/{{id}}.npz")
-    cams, training = place_of("infer_cams", context), place_of("train_affinity", context)
+    cams, training = place_of(CAMS, context), place_of(TRAIN_AFFINITY, context)
     options = {"radius": config.affinity.radius, "border": config.random_walk.border}
     options["method"] = config.random_walk.method
     walks = inference.walks_function(context.network("affinity"), betas=betas, steps=steps, **options)
@@ -184,7 +184,7 @@ Reader = Callable[[dict], Cam]  # of a record, its scores at the image's size
 
 def _readers(context: Context, walks: Place | None) -> dict[Scores, Reader]:
     """How to read the scores of a record, by where they come from."""
-    cams = place_of("infer_cams", context)
+    cams = place_of(CAMS, context)
     stride = context.config.affinity.stride
     readers: dict[Scores, Reader] = {Scores("cam"): lambda record: read_cam(cams.file(record["id"], record["split"]))}
     if walks is None:
@@ -249,7 +249,7 @@ def _with_crf(context: Context, sample: Sample, best: Choice, read: Reader) -> l
 
 def _seeds(context: Context, sample: Sample) -> Found:
     """The seeds as they lie: CAMs through a CRF against the background of `crf.alpha_low`."""
-    place = place_of("refine_seeds", context)
+    place = place_of(SEEDS, context)
 
     def confusion(record):
         low, _ = read_seeds(place.file(record["id"], sample.split))

@@ -13,6 +13,11 @@ from ssenet_jax.stages.context import Context, Job, Place, Sources
 from ssenet_jax.stages.score import Score, score_cams, score_masks, score_seeds, score_walks
 from ssenet_jax.training import recipes
 
+# the stages that other modules name; everything else about a stage is in its row
+BASELINE_CAMS, CAMS, MEASURES, SEEDS = "infer_baseline_cams", "infer_cams", "measure_cams", "refine_seeds"
+WALKS, LABELS, PREDICTIONS = "propagate", "label", "segment"
+TRAIN_CLASSIFIER, TRAIN_AFFINITY, TRAIN_SEGMENTER = "train_classifier", "train_affinity", "train_segmenter"
+
 COMMON = ("seed", "dtype", "data", "model")  # sections that decide every result
 
 Picture = Callable[[np.ndarray, Place, str, str, float | None], np.ndarray]  # image, place, id, split, alpha -> RGB
