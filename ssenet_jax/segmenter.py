@@ -122,7 +122,7 @@ def of_run(workdir: Path) -> Segmenter:
     """
     config = read_config(workdir)
     context = Context(config, workdir)
-    place = place_of(TRAIN_SEGMENTER, context)
+    place = place_of(TRAIN_SEGMENTER, context.workdir)
     check_manifest(context.manifest(place.stage), settings_of(place.stage, config), stage=place.stage)
     variables = load_variables(place.folder, place.stage)
     return Segmenter(config, read_facts(workdir).class_names, variables, source=place.folder)

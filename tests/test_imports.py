@@ -51,6 +51,7 @@ training.recipes
 training.loop
 report.charts
 report.pictures
+report.templates
 report.gallery
 report.page
 report.album

@@ -60,7 +60,7 @@ def test_a_sample_without_masks_has_no_score_by_scale(tiny):
     context = Context(ConfigDict(read_json(tiny / "config.json")), tiny)
     source = context.measured_images()["test"]
     sample = type("Sample", (list,), {"class_names": source.class_names})([{"id": name} for name in source.ids])
-    (record,) = score_measures(context, [Subject(place_of("measure_cams", context), "test", sample, "", "")])
+    (record,) = score_measures(context, [Subject(place_of("measure_cams", context.workdir), "test", sample, "", "")])
     assert record["scales"] == {"1": None} and record["num_images"] == 3
 
 

@@ -122,7 +122,7 @@ def _examples(wanted: Pictures, runs: Sequence[Run]) -> Canvas:
 
 def _result(wanted: Pictures, run: Run, image: np.ndarray, image_id: str) -> np.ndarray | None:
     split = run.config.data[wanted.split]
-    place, record = place_of(wanted.stage, Context(run.config, run.workdir)), run.record(wanted.stage, wanted.split)
+    place, record = place_of(wanted.stage, run.workdir), run.record(wanted.stage, wanted.split)
     picture = TABLE[wanted.stage].picture
     if picture is None or not place.file(image_id, split).exists():
         return None

@@ -11,7 +11,7 @@ from ssenet_jax import artifacts
 from ssenet_jax.experiments import figures
 from ssenet_jax.experiments.experiment import Column, Experiment
 from ssenet_jax.experiments.results import Figure, Run, by_variant, figure
-from ssenet_jax.report.page import template
+from ssenet_jax.report.templates import template
 from ssenet_jax.stages import final
 from ssenet_jax.stages.manifest import settings_hash
 

@@ -32,7 +32,7 @@ def predict(store: Store, config: ConfigDict, split: str) -> None:
     workdir = store.place(PREDICTIONS, config)
     with artifacts.locked(workdir):
         context = Context(config, workdir)
-        training, place = place_of(TRAIN_SEGMENTER, context), place_of(PREDICTIONS, context)
+        training, place = place_of(TRAIN_SEGMENTER, context.workdir), place_of(PREDICTIONS, context.workdir)
         todo = [index for index in range(len(source)) if not place.file(source.ids[index], split).exists()]
         if not todo:
             return

@@ -9,6 +9,7 @@ from typing import NamedTuple
 from ml_collections import ConfigDict
 
 from ssenet_jax.stages.context import Context
+from ssenet_jax.stages.table import TABLE
 from ssenet_jax.training import recipes
 from ssenet_jax.training.logs import clock, read_lines
 
@@ -26,7 +27,7 @@ class Training(NamedTuple):
 def training(stage: str, config: ConfigDict, workdir: Path) -> Training:
     """The training of a stage in a workdir."""
     context = Context(config, workdir)
-    name = stage.removeprefix("train_")
+    name = TABLE[stage].training
     steps = recipes.steps_of(config, name, len(context.train_source))
     return Training(stage, context.log(stage), steps * recipes.section(config, name).batch_size)
 

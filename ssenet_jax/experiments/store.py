@@ -48,7 +48,7 @@ class Store:
 def link_stage(stage: str, made: Context, workdir: Path) -> None:
     """Links all that a stage wrote in one workdir into another: results, manifest, log, metrics."""
     log, manifest = made.log(stage), made.manifest(stage)
-    found = [place_of(stage, made).folder, manifest, log, made.workdir / "tensorboard" / stage]
+    found = [place_of(stage, made.workdir).folder, manifest, log, made.workdir / "tensorboard" / stage]
     found += sorted((made.workdir / "metrics").glob(f"{stage}.*.json"))
     for path in found:
         if path.exists():

@@ -4,13 +4,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-import jinja2
 import numpy as np
 from jaxtyping import UInt8
 
 from ssenet_jax.palette import palette
 from ssenet_jax.report.gallery import jpeg_uri
 from ssenet_jax.report.pictures import IGNORE, to_long_edge
+from ssenet_jax.report.templates import template
 
 FILE = "predictions.html"
 THUMBNAIL = 320  # long edge of a picture, in pixels
@@ -42,18 +42,11 @@ def page(entries: Sequence[Entry], class_names: Sequence[str], generator: str) -
         generator: stands in the page, for `is_by`.
     """
     colours = [f"#{bytes(colour).hex()}" for colour in palette(len(class_names) + 1)]
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("ssenet_jax.report", "."),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     rows = [
         (entry, [(class_names[label - 1], colours[label], share) for label, share in _largest_first(entry.shares)])
         for entry in entries
     ]
-    return environment.get_template("album.html.j2").render(rows=rows, generator=generator)
+    return template("album.html.j2").render(rows=rows, generator=generator)
 
 
 def is_by(path: Path, generator: str) -> bool:

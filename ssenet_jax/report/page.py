@@ -6,12 +6,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import jinja2
-
 from ssenet_jax import artifacts
 from ssenet_jax.palette import palette
 from ssenet_jax.report.charts import Chart, line_chart
 from ssenet_jax.report.gallery import Shown, gallery
+from ssenet_jax.report.templates import template
 
 
 def write(
@@ -67,38 +66,10 @@ def write(
     return path
 
 
-def template(name: str) -> jinja2.Template:
-    """A page template of this folder."""
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("ssenet_jax.report", "."),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters.update(percent=_percent, points=_points, over=_over)
-    return environment.get_template(name)
-
-
 def _colors(class_names: Sequence[str]) -> dict[str, str]:
     """Class name -> its colour in CSS."""
     colors = palette(len(class_names) + 1)[1:]
     return {name: f"#{bytes(color).hex()}" for name, color in zip(class_names, colors, strict=True)}
-
-
-def _percent(fraction: float | None) -> str:
-    """A fraction as percent to one decimal; a dash where it is undefined."""
-    return "–" if fraction is None else f"{100 * fraction:.1f}"
-
-
-def _points(fraction: float) -> str:
-    """A difference of two fractions in signed points."""
-    return f"{100 * fraction:+.1f}".replace("-", "−")
-
-
-def _over(gain: float, title: str) -> str:
-    """A gain in words."""
-    return f"{abs(100 * gain):.1f} points {'above' if gain >= 0 else 'below'} the {title}"
 
 
 def _read_metrics(folder: Path, splits: Sequence[str], stages: Sequence[Shown]) -> list[dict[str, Any]]:

@@ -21,12 +21,8 @@ def infer_cams(context: Context, job: Job) -> None:
     """Multi-scale CAMs of every image whose labels are known."""
     config, (training,) = context.config, job.reads
     variables = load_variables(training.folder, training.stage)
-    model = context.network(training.stage.removeprefix("train_"))
+    model = context.network(training.training)
     cams = inference.cam_function(model, scales=config.cam.scales, flip=config.cam.flip, dtype=jnp.float16)
-
-    def prepare(records, canvas, rows):
-        photos = batching.padded_images([r["image"] for r in records], canvas, rows)
-        return photos, *batching.class_slots([r["labels"] for r in records], rows)
 
     def finish(record, cam):
         height, width = record["image"].shape[:2]
@@ -34,7 +30,7 @@ def infer_cams(context: Context, job: Job) -> None:
         path = job.writes.file(record["id"], record["split"])
         write_cam(path, Cam(cam[:height, :width, : len(classes)], classes))
 
-    run_network(config, records(context, job), prepare, cams, variables, finish)
+    run_network(config, records(context, job), batching.photos_and_classes, cams, variables, finish)
 
 
 def propagate(context: Context, job: Job) -> None:
@@ -42,10 +38,6 @@ def propagate(context: Context, job: Job) -> None:
     config, (cams, training) = context.config, job.reads
     variables = load_variables(training.folder, training.stage)
     walk = inference.walk_function(context.network("affinity"), radius=config.affinity.radius, **config.random_walk)
-
-    def prepare(records, canvas, rows):
-        photos = batching.padded_images([r["image"] for r in records], canvas, rows)
-        return photos, batching.padded_cams([r["cam"].maps for r in records], canvas, rows)
 
     def finish(record, scores):
         classes = record["cam"].classes
@@ -56,7 +48,7 @@ def propagate(context: Context, job: Job) -> None:
     def extend(record):
         return {**record, "cam": read_cam(cams.file(record["id"], record["split"]))}
 
-    run_network(config, records(context, job, extend), prepare, walk, variables, finish)
+    run_network(config, records(context, job, extend), batching.photos_and_cams, walk, variables, finish)
 
 
 def segment(context: Context, job: Job) -> None:

@@ -75,6 +75,18 @@ def padded_cams(cams: Sequence[np.ndarray], canvas: tuple[int, int], rows: int) 
     return batch
 
 
+def photos_and_classes(records: Sequence[Mapping], canvas: tuple[int, int], rows: int) -> tuple:
+    """What a CAM is made of, for `run`: the photos, and `class_slots` of their labels."""
+    photos = padded_images([record["image"] for record in records], canvas, rows)
+    return photos, *class_slots([record["labels"] for record in records], rows)
+
+
+def photos_and_cams(records: Sequence[Mapping], canvas: tuple[int, int], rows: int) -> tuple:
+    """What a walk is made of, for `run`: the photos and their CAMs, a record's "cam"."""
+    photos = padded_images([record["image"] for record in records], canvas, rows)
+    return photos, padded_cams([record["cam"].maps for record in records], canvas, rows)
+
+
 def _slots(classes: int) -> int:
     return max(1, -(-classes // SLOTS)) * SLOTS
 

@@ -46,11 +46,13 @@ class Place(NamedTuple):
         stage: its name.
         root: the workdir.
         writes: a path below it, with `{id}` and `{split}` where there is one file an image.
+        training: for stages that train, which of `recipes.TRAININGS`.
     """
 
     stage: str
     root: Path
     writes: str
+    training: str = ""
 
     @property
     def folder(self) -> Path:

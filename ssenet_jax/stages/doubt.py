@@ -15,7 +15,7 @@ from ssenet_jax.datasets.records import IGNORE
 from ssenet_jax.datasets.transforms import seed_labels
 from ssenet_jax.stages.context import Place
 from ssenet_jax.stages.seeds import Background
-from ssenet_jax.stages.table import LABEL_NEEDS, LABELS, SEEDS, TABLE
+from ssenet_jax.stages.table import LABEL_NEEDS, LABELS, SEEDS, place_of
 from ssenet_jax.training.logs import Progress
 
 NEAR = 0.65  # a pixel whose second score is this share of its best or more could have become either
@@ -43,7 +43,7 @@ class Doubt(NamedTuple):
 
 def scores_place(workdir: Path) -> Place | None:
     """Where the scores of a run lie that decide its masks: the walk's, or else the CAMs; None before there are any."""
-    places = (Place(name, workdir, TABLE[name].writes) for source in ("walk", "cam") for name in LABEL_NEEDS[source])
+    places = (place_of(name, workdir) for source in ("walk", "cam") for name in LABEL_NEEDS[source])
     return next((place for place in places if any(place.folder.glob("*.npz"))), None)
 
 
@@ -99,7 +99,7 @@ def measure_all(workdir: Path, settings: Any, sources: Mapping[str, Source]) -> 
     if scores is None:
         return {}
     background, path = Background(settings.background, settings.alpha), workdir / FILE
-    places = (scores, *(Place(name, workdir, TABLE[name].writes) for name in (SEEDS, LABELS)))
+    places = (scores, *(place_of(name, workdir) for name in (SEEDS, LABELS)))
     images = [(image_id, split) for split, source in sources.items() for image_id in source.ids]
     files = {image[0]: [place.file(*image) for place in places] for image in images}
     states = {i: [*background, *map(_state, paths)] for i, paths in files.items() if paths[0].exists()}

@@ -32,7 +32,7 @@ def made_from(name: str, context: Context) -> manifest.MadeFrom:
     if images is None and "init" in sections_of(name, context.config):
         identity["weights"] = _weights(name, context)
     if images is None and context.config.labels.source == "reviewed" and LABELS in needs_of(name, context.config):
-        identity["reviewed"] = reviewed.joined(labels.origins(context, place_of(LABELS, context)))
+        identity["reviewed"] = reviewed.joined(labels.origins(context, place_of(LABELS, context.workdir)))
     found = {f"{split}/{image}": state for split in sources for image, state in context.fingerprints(split).items()}
     return manifest.MadeFrom(identity, found)
 
@@ -66,10 +66,10 @@ def is_complete(name: str, context: Context, *, as_need: bool = False) -> bool:
     complete = manifest.check_manifest(path, settings, stage=name, made_from=data, grows=grows)
     if not complete or not trains:
         return complete
-    folder, held = place_of(name, context).folder, manifest.read_manifest(path)
+    folder, held = place_of(name, context.workdir).folder, manifest.read_manifest(path)
     if held is None:
         return False
-    return recipes.steps_of(context.config, folder.name, len(held.made_from.images)) in steps(folder)
+    return recipes.steps_of(context.config, TABLE[name].training, len(held.made_from.images)) in steps(folder)
 
 
 def evaluate(context: Context, name: str) -> None:
@@ -78,7 +78,7 @@ def evaluate(context: Context, name: str) -> None:
     if row.score is None or row.images is None:
         return
     config_hash = manifest.settings_hash(settings_of(name, context.config))
-    subjects = score.subjects(context, place_of(name, context), row.images(context), config_hash)
+    subjects = score.subjects(context, place_of(name, context.workdir), row.images(context), config_hash)
     for record in row.score(context, subjects):
         artifacts.write_json(context.metrics(name, record["split"]), record)
         context.say(_line(record))
@@ -109,7 +109,7 @@ def write_report(context: Context) -> None:
 
 def _picture_of(name: str, context: Context):
     """From an image, its id and split, and the stage's alpha, to the picture of its result, if there is one."""
-    picture, place = TABLE[name].picture, place_of(name, context)
+    picture, place = TABLE[name].picture, place_of(name, context.workdir)
     if picture is None:
         return None
     return lambda image, image_id, split, alpha: (

@@ -144,14 +144,10 @@ def _walk(context: Context, sample: Sample) -> Place:
     betas, steps = _grid(context)
     of = [*_made_of(context), betas, steps]
     place = Place("tune", context.workdir, f"tune/walks-{settings_hash({'of': of})}/{{id}}.npz")
-    cams, training = place_of(CAMS, context), place_of(TRAIN_AFFINITY, context)
+    cams, training = place_of(CAMS, context.workdir), place_of(TRAIN_AFFINITY, context.workdir)
     options = {"radius": config.affinity.radius, "border": config.random_walk.border}
     options["method"] = config.random_walk.method
     walks = inference.walks_function(context.network("affinity"), betas=betas, steps=steps, **options)
-
-    def prepare(records, canvas, rows):
-        photos = batching.padded_images([r["image"] for r in records], canvas, rows)
-        return photos, batching.padded_cams([r["cam"].maps for r in records], canvas, rows)
 
     def finish(record, walked):
         classes = record["cam"].classes
@@ -164,7 +160,7 @@ def _walk(context: Context, sample: Sample) -> Place:
         counted = apply.counted("random walks", todo, len(todo))
         with_cams = ({**r, "cam": read_cam(cams.file(r["id"], sample.split))} for r in counted)
         variables = load_variables(training.folder, training.stage)
-        apply.run_network(config, with_cams, prepare, walks, variables, finish)
+        apply.run_network(config, with_cams, batching.photos_and_cams, walks, variables, finish)
     return place
 
 
@@ -184,7 +180,7 @@ Reader = Callable[[dict], Cam]  # of a record, its scores at the image's size
 
 def _readers(context: Context, walks: Place | None) -> dict[Scores, Reader]:
     """How to read the scores of a record, by where they come from."""
-    cams = place_of(CAMS, context)
+    cams = place_of(CAMS, context.workdir)
     stride = context.config.affinity.stride
     readers: dict[Scores, Reader] = {Scores("cam"): lambda record: read_cam(cams.file(record["id"], record["split"]))}
     if walks is None:
@@ -249,7 +245,7 @@ def _with_crf(context: Context, sample: Sample, best: Choice, read: Reader) -> l
 
 def _seeds(context: Context, sample: Sample) -> Found:
     """The seeds as they lie: CAMs through a CRF against the background of `crf.alpha_low`."""
-    place = place_of(SEEDS, context)
+    place = place_of(SEEDS, context.workdir)
 
     def confusion(record):
         low, _ = read_seeds(place.file(record["id"], sample.split))

@@ -39,7 +39,7 @@ def measure_cams(context: Context, job: Job) -> None:
     """Measures the sample of held-out images; what lies in a file is what an image adds to the figures."""
     config, (training,) = context.config, job.reads
     variables = load_variables(training.folder, training.stage)
-    model = context.network(training.stage.removeprefix("train_"))
+    model = context.network(training.training)
     sources = context.measured_images()
     records = {r["id"]: r for split, todo in job.todo.items() for r in _with_split(sources[split], split, todo)}
     if not records:
@@ -55,7 +55,7 @@ def measure_cams(context: Context, job: Job) -> None:
             maps[record["id"]].append(cam.astype(np.float16))
 
         todo = apply.counted(f"{job.title}, scale {scale:g}", records.values(), len(records))
-        apply.run_network(config, todo, _prepare, cams, variables, finish)
+        apply.run_network(config, todo, batching.photos_and_classes, cams, variables, finish)
     for (image_id, record), errors, scores in zip(records.items(), *crops, strict=True):
         place = job.writes.file(image_id, record["split"])
         write_arrays(place, errors=errors, scores=scores, maps=np.stack(maps[image_id]), labels=record["labels"])
@@ -63,11 +63,6 @@ def measure_cams(context: Context, job: Job) -> None:
 
 def _with_split(source: Source, split: str, todo: Sequence[int]) -> list[dict]:
     return [{**source[index], "split": split} for index in todo]
-
-
-def _prepare(records: list[dict], canvas: tuple[int, int], rows: int) -> tuple:
-    photos = batching.padded_images([r["image"] for r in records], canvas, rows)
-    return photos, *batching.class_slots([r["labels"] for r in records], rows)
 
 
 def _on_crops(context: Context, model: Any, variables: dict, records: Sequence[dict]) -> Crops:

@@ -50,7 +50,7 @@ def run_stages(config: ConfigDict, workdir: Path, names: tuple[str, ...] = ()) -
             final.is_complete(name, context)  # so that a run that is refused leaves what the workdir says of itself
         if context.is_writer:
             folders = [context.workdir / name for name in ("manifests", "metrics", "logs")]
-            artifacts.remove_partial(workdir, [*folders, *(place_of(name, context).folder for name in TABLE)])
+            artifacts.remove_partial(workdir, [*folders, *(place_of(name, context.workdir).folder for name in TABLE)])
             facts.write_facts(context)
         hosts.wait_for_all("beginning of the run")
         for name in (name for name in order() if name in wanted):
@@ -108,7 +108,7 @@ def _run_stage(name: str, context: Context) -> None:
 
 def _todo(name: str, context: Context) -> dict[str, list[int]]:
     """By split the images that a stage still has to work on."""
-    row, place = TABLE[name], place_of(name, context)
+    row, place = TABLE[name], place_of(name, context.workdir)
     if row.images is None:
         return {}
     stale = row.stale(context, place) if row.stale else ()
@@ -128,10 +128,10 @@ def missing(source: Source, file_of: Callable[[str], Path], stale: Collection[st
 
 
 def _make(name: str, context: Context, todo: dict[str, list[int]]) -> None:
-    row, writes = TABLE[name], place_of(name, context)
+    row, writes = TABLE[name], place_of(name, context.workdir)
     if context.is_writer:
         _write_manifest(name, context, complete=False)
-    reads = tuple(place_of(need, context) for need in needs_of(name, context.config))
+    reads = tuple(place_of(need, context.workdir) for need in needs_of(name, context.config))
     try:
         row.run(context, Job(row.title, reads, writes, todo))
     except Exception:

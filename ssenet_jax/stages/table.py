@@ -1,6 +1,7 @@
 """The stages of an experiment, one row each: everything else that depends on what a stage is follows from its row."""
 
 from collections.abc import Callable, Collection, Iterable
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -174,6 +175,7 @@ def sections_of(name: str, config: ConfigDict) -> tuple[str, ...]:
     return tuple(dict.fromkeys((*COMMON, *before, *own)))
 
 
-def place_of(name: str, context: Context) -> Place:
+def place_of(name: str, workdir: Path) -> Place:
     """Where a stage writes."""
-    return Place(name, context.workdir, TABLE[name].writes)
+    row = TABLE[name]
+    return Place(name, workdir, row.writes, row.training)

@@ -19,7 +19,7 @@ from ssenet_jax.stages.context import Place
 from ssenet_jax.stages.doubt import Doubt
 from ssenet_jax.stages.labels import SCORES
 from ssenet_jax.stages.seeds import Background
-from ssenet_jax.stages.table import LABEL_NEEDS, LABELS, TABLE
+from ssenet_jax.stages.table import LABEL_NEEDS, LABELS, place_of
 
 LONGEST = 2048  # long edge, in pixels, at which a photo is shown and corrected
 THUMBNAIL = 320
@@ -44,7 +44,7 @@ class Album:
         self._workdir, self._source, self._scores = workdir, source, scores
         self._split, self._stride = config.data.train_split, config.affinity.stride
         self._bring = SCORES["walk" if scores.stage in LABEL_NEEDS["walk"] else "cam"]
-        self._labels = Place(LABELS, workdir, TABLE[LABELS].writes)
+        self._labels = place_of(LABELS, workdir)
         self._index = {image_id: index for index, image_id in enumerate(source.ids) if image_id in doubts}
         # a page asks for several views of one photo at once
         self._record = functools.lru_cache(maxsize=4)(lambda image_id: source[self._index[image_id]])
