@@ -208,7 +208,7 @@ OMPI = {"OMPI_MCA_orte_hnp_uri": "1531576320.0;tcp://10.96.0.1:34911", "OMPI_COM
     [
         (OMPI, "OMPI_COMM_WORLD_RANK", None, "OMPI_COMM_WORLD_RANK"),
         (OMPI, "OMPI_COMM_WORLD_SIZE", "two", "OMPI_COMM_WORLD_SIZE='two'"),
-        (OMPI, "OMPI_MCA_orte_hnp_uri", "nothing", "OMPI_COMM_WORLD_SIZE='2'"),
+        (OMPI, "OMPI_MCA_orte_hnp_uri", "nothing", "OMPI_MCA_orte_hnp_uri='nothing'"),
         (SLURM, "SLURM_NTASKS", "2(x2)", r"SLURM_NTASKS='2\(x2\)'"),
         (SLURM, "SLURM_PROCID", "5", "SLURM_PROCID='5'"),
         (SLURM, "SLURM_JOB_ID", "", "SLURM_JOB_ID=''"),

@@ -112,16 +112,18 @@ def test_a_new_head_is_missing_only_where_the_caller_says_so(tmp_path, capsys):
         ("good.npz", ("--model=cam", "--allow_missing=fc9"), r"no module fc9 .* it has \['fc8'\]"),
         ("good.npz", ("--model=cam", "--allow-missing=fc8"), "--allow-missing=fc8 is not an option"),
         ("absent.pth", ("--model=cam",), "absent.pth: no such weight file"),
+        ("empty.npz", ("--model=cam",), "empty.npz: its classifier fc8 has no class"),
         ("photo.jpg", ("--model=cam",), r"no reader for '.jpg'; expected one of \.params"),
     ],
 )
 def test_bad_input_is_one_line_and_leaves_nothing(tmp_path, capsys, file, arguments, message):
     (tmp_path / "cut.params").write_bytes(b"\x12\x01")
     write_file(tmp_path / "good.npz", drawn(NARROW["cam"](num_classes=3)))
+    np.savez(tmp_path / "empty.npz", **{"fc8.weight": np.zeros((0, 8, 1, 1), np.float32)})
     assert import_weights(tmp_path / file, *arguments, f"--out={tmp_path / 'out'}") == 2
     error = capsys.readouterr().err
     assert error.count("\n") == 1 and re.search(message, error), error
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["cut.params", "good.npz"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["cut.params", "empty.npz", "good.npz"]
 
 
 def test_a_full_disk_leaves_nothing(tmp_path, monkeypatch, capsys):
@@ -140,6 +142,9 @@ def test_a_folder_is_never_written_over(tmp_path, capsys):
     (tmp_path / "mine").mkdir()
     assert import_weights("efficientnet_lite0", "--model=cam", f"--out={tmp_path / 'mine'}") == 2
     assert "mine exists already" in capsys.readouterr().err
+    (tmp_path / "link").symlink_to(tmp_path / "gone")
+    assert import_weights("efficientnet_lite0", "--model=cam", f"--out={tmp_path / 'link'}") == 2
+    assert "link exists already" in capsys.readouterr().err
 
 
 def test_a_folder_that_does_not_fit_says_so(tmp_path):

@@ -97,6 +97,11 @@ def test_cuda_is_planned_without_a_compiler():
     ("arguments", "message"),
     [
         (["--topology=v99:2x2"], "there is no chip 'v99' to plan for; TPUs: v3, v4"),
+        (
+            ["--topology=cuda:h100x0"],
+            "'cuda:h100x0'; behind the x stands how many chips, as in cuda:h100x8",
+        ),
+        (["--topology=cuda:h100xtwo"], "behind the x stands how many chips"),
         (["--topology=cuda:k80"], "there is no chip 'k80' to plan for"),
         (["--topology=cuda", "--training=network"], "there is no training 'network'; the trainings are baseline"),
     ],

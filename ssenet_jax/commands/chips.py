@@ -75,8 +75,10 @@ def devices_of(topology: str, data: int = 0) -> Devices:
     """
     kind, _, shape = topology.partition(":")
     if kind == "cuda":
-        name, _, given = (shape or "h100").partition("x")
-        chip, number = _look_up(GPUS, name), int(given) if given.isdigit() else 1
+        name, times, given = (shape or "h100").partition("x")
+        chip, number = _look_up(GPUS, name), int(given) if given.isdecimal() else int(not times)
+        if number < 1:
+            raise ValueError(f"--topology is {topology!r}; behind the x stands how many chips, as in cuda:{name}x8")
         return Devices(topology, data or number, chip, make_mesh(1, jax.local_devices(backend="cpu")), compiles=False)
     chip = _look_up(TPUS, kind)
     mesh = make_mesh(data, _tpu_devices(topology))

@@ -40,11 +40,13 @@ def import_weights(
     packaged = str(file) in BACKBONES
     backbone = backbone or (str(file) if packaged else "resnet38")
     backbone_row(backbone)
-    if out.exists():
+    if out.exists() or out.is_symlink():
         raise ValueError(f"{out} exists already; give --out another name")
     arrays = read_weights(file)
     model = NETWORKS[network](backbone=backbone)
     num_classes = _num_classes(arrays, network)
+    if num_classes is not None and num_classes < 1:
+        raise ValueError(f"{file}: its classifier fc8 has no class; give another file")
     model = model if num_classes is None else model.clone(num_classes=num_classes)
     shapes = shapes_of(model)
     _check_modules(allow_missing, shapes)

@@ -22,9 +22,9 @@ from ssenet_jax.training import stop
 _FIRST_WORD_S, _WORDS_EVERY_S, _LOOK_EVERY_S = 10, 60, 1.0
 _KEPT_TURNS = 16
 _STOP = "stop"
-_LAUNCHER_COUNTS = (
+_LAUNCHER = (
     "SLURM_NTASKS SLURM_PROCID SLURM_LOCALID SLURM_JOB_ID "
-    "OMPI_COMM_WORLD_SIZE OMPI_COMM_WORLD_RANK OMPI_COMM_WORLD_LOCAL_RANK"
+    "OMPI_COMM_WORLD_SIZE OMPI_COMM_WORLD_RANK OMPI_COMM_WORLD_LOCAL_RANK OMPI_MCA_orte_hnp_uri"
 ).split()
 _turns: Counter = Counter()
 _looked = {"at": 0.0, "stop": False}
@@ -74,7 +74,7 @@ def _check_address(coordinator: str) -> None:
 
 
 def _bad_launcher(error: Exception) -> str:
-    set_here = {name: os.environ[name] for name in _LAUNCHER_COUNTS if name in os.environ}
+    set_here = {name: os.environ[name] for name in _LAUNCHER if name in os.environ}
     odd = {name: value for name, value in set_here.items() if not value.isdecimal()} or set_here
     listed = ", ".join(f"{name}={value!r}" for name, value in odd.items()) or "none of them is set"
     reason = f"{type(error).__name__} {str(error).splitlines()[0] if str(error) else ''}".strip()
