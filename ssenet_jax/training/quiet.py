@@ -4,6 +4,7 @@ import functools
 import logging
 import sys
 import threading
+import warnings
 
 
 @functools.cache
@@ -11,6 +12,7 @@ def hush_orbax() -> None:
     """Holds from here on, because orbax's threads outlive its calls; what other threads raise is printed as before."""
     for name in ("absl", "asyncio"):
         logging.getLogger(name).setLevel(logging.CRITICAL)  # absl's logger asks no filter
+    warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)
     thread_hook, unraisable_hook = threading.excepthook, sys.unraisablehook
 
     def in_thread(arguments):
