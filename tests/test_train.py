@@ -175,6 +175,18 @@ def test_the_command_ends_a_stopped_run_with_0_and_a_line(tmp_path, monkeypatch,
         runner.run_stages(load_config(f"{config}:tiny", []), tmp_path, ("infer_cams",))
 
 
+def test_a_device_without_memory_is_one_line_with_a_remedy(tmp_path, monkeypatch, capsys):
+    def stage(context, job):
+        raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 17179869184 bytes.\nBuffers: ..")
+
+    monkeypatch.setitem(table.TABLE, "infer_cams", table.TABLE["infer_cams"]._replace(run=stage, needs=()))
+    config = Path(__file__).parents[1] / "configs" / "scenes.py"
+    assert main(["run", f"--config={config}:tiny", f"--workdir={tmp_path}", "--stages=infer_cams"]) == 2
+    *_, last = capsys.readouterr().err.strip().splitlines()
+    assert last.startswith("ssenet: infer_cams: the device is out of memory (RESOURCE_EXHAUSTED: Out of memory")
+    assert "lower inference.batch_size" in last and "Traceback" not in last
+
+
 @pytest.fixture(scope="module")
 def one_device_step(variables):
     return step_on(variables, 1)

@@ -134,10 +134,16 @@ def _make(name: str, context: Context, todo: dict[str, list[int]]) -> None:
     reads = tuple(place_of(need, context.workdir) for need in needs_of(name, context.config))
     try:
         row.run(context, Job(row.title, reads, writes, todo))
-    except Exception:
+    except Exception as error:
         # settings that nothing was made with must not stand in the way of corrected ones
         if context.is_writer and not any(writes.folder.glob("*")):
             context.manifest(name).unlink()
+        if isinstance(error, jax.errors.JaxRuntimeError) and "RESOURCE_EXHAUSTED" in str(error):
+            section = recipes.TRAININGS[row.training].section if row.training else "inference"
+            remedy = f"lower {section}.batch_size" + (", or set remat=True" if row.training else "")
+            raise MemoryError(
+                f"{name}: the device is out of memory ({str(error).splitlines()[0]}); {remedy}"
+            ) from error
         raise
 
 
