@@ -130,6 +130,8 @@ class Run:
             if process.poll() is None:
                 process.send_signal(stop.kind)
         faults = self._after(stop.kind, told, came, lines)
+        if last == "start" and faults == [f"exit code {-stop.kind}"]:
+            faults = []  # before Python has read the package, or when all is done, a process ends by the signal itself
         return f"{stop.delay:5.2f} s into {last}" + ("" if came else ": it had ended before"), faults
 
     def _after(self, kind: signal.Signals, told: subprocess.Popen, came: bool, lines: list[str]) -> list[str]:

@@ -141,9 +141,8 @@ def _make(name: str, context: Context, todo: dict[str, list[int]]) -> None:
         if isinstance(error, jax.errors.JaxRuntimeError) and "RESOURCE_EXHAUSTED" in str(error):
             section = recipes.TRAININGS[row.training].section if row.training else "inference"
             remedy = f"lower {section}.batch_size" + (", or set remat=True" if row.training else "")
-            raise MemoryError(
-                f"{name}: the device is out of memory ({str(error).splitlines()[0]}); {remedy}"
-            ) from error
+            reason = str(error).splitlines()[0]
+            raise MemoryError(f"{name}: the device is out of memory ({reason}); {remedy}") from error
         raise
 
 
