@@ -23,7 +23,8 @@ def get_config():
     config.init.weights = "efficientnet_lite0"
 
     classifier = config.classifier
-    classifier.epochs, classifier.crop, classifier.long_edge = 8, 320, (320, 544)
+    classifier.epochs, classifier.min_steps = 8, 200
+    classifier.crop, classifier.long_edge = 320, (320, 544)
     classifier.momentum = 0.9
     config.ser.rate = 0.5
     config.cam.scales = (0.5, 1.0, 1.5, 2.0)
@@ -33,10 +34,12 @@ def get_config():
     config.labels.source, config.labels.unreviewed, config.labels.crf = "cam", "cam", True
     config.labels.background, config.labels.alpha = "power", 3.0
     config.crf.sxy_bilateral, config.crf.srgb = 50.0, 5.0
-    config.affinity.epochs, config.affinity.crop, config.affinity.momentum = 3, 320, 0.9
+    affinity = config.affinity
+    affinity.epochs, affinity.min_steps, affinity.crop, affinity.momentum = 3, 200, 320, 0.9
     segmenter = config.segmenter
-    segmenter.epochs, segmenter.steps, segmenter.batch_size, segmenter.crop, segmenter.lr = 4, 0, 16, 320, 0.005
-    for training in (classifier, config.affinity, segmenter):
-        training.log_every = 4  # sixty photos are 24 steps of the classifier
+    segmenter.epochs, segmenter.min_steps, segmenter.steps = 4, 200, 0
+    segmenter.batch_size, segmenter.crop, segmenter.lr = 16, 320, 0.005
+    for training in (classifier, affinity, segmenter):
+        training.log_every = 10
     config.segment.scales = (0.75, 1.0, 1.25)
     return config

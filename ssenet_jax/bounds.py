@@ -60,7 +60,7 @@ RULES = (
     Rule(r"data\.scenes\.num_.*|.*\.(batch_size|accumulate|crop|log_every|checkpoint_every|keep)", COUNT, "at least 1"),
     Rule(r"data\.scenes\.size", _number(16), "at least 16 pixels"),
     Rule(
-        r".*\.(steps|epochs|picture_every|iterations|workers|max_side|examples)|measure\..*|mesh\.data",
+        r".*\.(steps|min_steps|epochs|picture_every|iterations|workers|max_side|examples)|measure\..*|mesh\.data",
         _number(0),
         "0 or more",
     ),
@@ -73,6 +73,7 @@ RULES = (
     Rule(r".*\.(brightness|contrast|saturation|brightness_shift)|ser\.eta_warmup", SHARE, "from 0 to 1"),
     Rule(r".*\.hue", _number(0, 0.5), "from 0 to 0.5"),
     Rule(r"classifier\.long_edge|segmenter\.scale", _range(0), "two numbers above 0, the smaller first"),
+    Rule(r"segmenter\.rounds", lambda value: value in (0, 1), "0 or 1"),
     Rule(r"ser\.p", COUNT, "at least 1"),
     Rule(r"ser\.rate", _drawn(_number(0, above=True)), "a number above 0, or a range (low, high) of such"),
     Rule(r"ser\.(degrees|shift|quarter_turns)", _drawn(_number(-math.inf)), "a number, or a range (low, high)"),

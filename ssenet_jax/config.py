@@ -24,6 +24,7 @@ RUNTIME_KEYS = (
     r"mesh\..*",
     r"inference\..*",
     r"crf\.workers",
+    r"segmenter\.rounds",  # decides which trainings there are, and not what one of them gives
     r".*\.(checkpoint_every|keep|log_every|picture_every)",
     r"report\..*",
     r"measure\.validation_images",
@@ -139,6 +140,8 @@ def paper_config(reference: str = "code") -> ConfigDict:
                 **_training(epochs=0, steps=20_000, batch_size=10, lr=0.001, momentum=0.9),
                 "init": "weights",  # start from init.weights, or from the "classifier"
                 "scale": (0.5, 1.5),
+                # 1: a second network learns from what the first says of the training photos, kept to their labels
+                "rounds": 0,
             },
             "segment": {
                 "scales": (0.5, 0.75, 1.0, 1.25, 1.5, 1.75),
@@ -218,7 +221,8 @@ def _training(*, epochs: int, batch_size: int, lr: float, momentum: float, steps
     """The keys that the three trainings share."""
     return {
         "epochs": epochs,
-        "steps": steps,  # overrides epochs when it is not 0
+        "min_steps": 0,  # of few images the epochs are more, so that there are as many steps
+        "steps": steps,  # overrides both when it is not 0
         "batch_size": batch_size,  # over all devices and hosts
         "accumulate": 1,  # parts a batch is computed in
         "crop": 448,

@@ -20,7 +20,7 @@ from ssenet_jax.stages.context import Context
 from ssenet_jax.stages.facts import LONGEST, config_of, read_config, read_facts
 from ssenet_jax.stages.final import settings_of
 from ssenet_jax.stages.manifest import check_manifest
-from ssenet_jax.stages.table import TRAIN_SEGMENTER, place_of
+from ssenet_jax.stages.table import final_training, place_of
 from ssenet_jax.training.recipes import network
 
 KIND = "ssenet_jax model"
@@ -122,7 +122,7 @@ def of_run(workdir: Path) -> Segmenter:
     """
     config = read_config(workdir)
     context = Context(config, workdir)
-    place = place_of(TRAIN_SEGMENTER, context.workdir)
+    place = place_of(final_training(config), context.workdir)
     check_manifest(context.manifest(place.stage), settings_of(place.stage, config), stage=place.stage)
     variables = load_variables(place.folder, place.stage)
     return Segmenter(config, read_facts(workdir).class_names, variables, source=place.folder)

@@ -11,7 +11,9 @@ import pytest
 
 import ssenet_jax
 from ssenet_jax.commands import configs
+from ssenet_jax.commands.configs import load_config
 from ssenet_jax.main import main
+from ssenet_jax.training import recipes
 
 ROOT = Path(__file__).parents[1]
 
@@ -62,3 +64,13 @@ def test_an_installation_finds_its_configs_from_any_folder(tmp_path):
     environment = {**os.environ, "PYTHONPATH": str(tmp_path / "site")}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, env=environment)
     assert done.stdout == "Tiny scenes\n", done.stderr
+
+
+def test_few_photos_are_trained_on_for_more_epochs():
+    config = load_config("folder", [])
+    epochs, batch, fewest = (config.classifier[key] for key in ("epochs", "batch_size", "min_steps"))
+    lengths = [recipes.steps_of(config, "classifier", photos) for photos in (3, 60, 16_000)]
+    assert lengths == [fewest, fewest, epochs * 16_000 // batch]
+    assert fewest >= recipes.settling_steps(config, "classifier")
+    config.classifier.steps = 7
+    assert recipes.steps_of(config, "classifier", 60) == 7

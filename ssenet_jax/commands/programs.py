@@ -138,6 +138,7 @@ _ON_DEVICE: dict[Any, Callable[[ConfigDict, Sizes], list[Program]]] = {
     apply.infer_cams: _cams,
     labels.refine_seeds: _seeds,
     labels.label: _labels,
+    labels.relabel: _segment,
     apply.propagate: _walk,
     apply.segment: _segment,
 }

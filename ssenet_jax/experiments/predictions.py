@@ -7,7 +7,7 @@ from ssenet_jax.checkpoint import load_variables
 from ssenet_jax.experiments.store import Store
 from ssenet_jax.stages.apply import counted, segment_records
 from ssenet_jax.stages.context import Context
-from ssenet_jax.stages.table import PREDICTIONS, TRAIN_SEGMENTER, place_of
+from ssenet_jax.stages.table import PREDICTIONS, final_training, place_of
 
 
 def source_of(config: ConfigDict, split: str) -> datasets.Source | None:
@@ -32,7 +32,7 @@ def predict(store: Store, config: ConfigDict, split: str) -> None:
     workdir = store.place(PREDICTIONS, config)
     with artifacts.locked(workdir):
         context = Context(config, workdir)
-        training, place = place_of(TRAIN_SEGMENTER, context.workdir), place_of(PREDICTIONS, context.workdir)
+        training, place = place_of(final_training(config), context.workdir), place_of(PREDICTIONS, context.workdir)
         todo = [index for index in range(len(source)) if not place.file(source.ids[index], split).exists()]
         if not todo:
             return

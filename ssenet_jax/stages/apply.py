@@ -52,14 +52,22 @@ def propagate(context: Context, job: Job) -> None:
 
 
 def segment(context: Context, job: Job) -> None:
-    """Predictions of the segmentation network, with a CRF when ``segment.crf`` asks for it."""
+    """Predictions of the segmentation network, with a CRF when ``segment.crf`` asks for it.
+
+    Those of training images keep to the labels that the network was trained with.
+    """
     (training,) = job.reads
     variables = load_variables(training.folder, training.stage)
 
     def finish(record, labels):
         write_mask(job.writes.file(record["id"], record["split"]), labels)
 
-    segment_records(context.config, context.network("segmenter"), variables, records(context, job), finish)
+    def keep_to_labels(record):
+        trained_with = record["split"] == context.config.data.train_split
+        return {**record, "keep_to": record["labels"]} if trained_with else record
+
+    todo = records(context, job, keep_to_labels)
+    segment_records(context.config, context.network("segmenter"), variables, todo, finish)
 
 
 def segment_records(
@@ -70,7 +78,7 @@ def segment_records(
     Args:
         config: the sections segment, crf, inference and model are read.
         model, variables: the segmentation network.
-        records: drawn ahead in a thread.
+        records: drawn ahead in a thread; one with "keep_to", (c,) 0 or 1, is given those classes and background only.
         finish: takes a record and its (h, w) uint8 label map; called in threads.
     """
     settings = config.segment
@@ -78,7 +86,11 @@ def segment_records(
     labels = inference.label_function(probabilities, crf_options(config) if settings.crf else None)
 
     def prepare(records, canvas, rows):
-        return (batching.padded_images([r["image"] for r in records], canvas, rows),)
+        photos = batching.padded_images([r["image"] for r in records], canvas, rows)
+        allowed = np.ones((rows, model.num_classes), np.float32)
+        for row, record in zip(allowed, records, strict=False):
+            row[1:] = record.get("keep_to", 1)
+        return photos, allowed
 
     def finish_at_size(record, labels):
         height, width = record["image"].shape[:2]

@@ -16,8 +16,9 @@ from ssenet_jax.training import recipes
 
 
 def settings_of(name: str, config: ConfigDict) -> dict:
-    """The settings that decide the result of a stage, its own and those of every stage before it."""
-    return manifest.result_settings(config, sections_of(name, config))
+    """What decides the result of a stage: its settings, those of every stage before it, and which stages it reads."""
+    settings = manifest.result_settings(config, sections_of(name, config))
+    return {**settings, "reads": list(needs_of(name, config))} if callable(TABLE[name].needs) else settings
 
 
 def made_from(name: str, context: Context) -> manifest.MadeFrom:

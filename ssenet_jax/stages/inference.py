@@ -187,16 +187,24 @@ def label_function(probabilities: Callable, crf: Mapping[str, Any] | None) -> Ca
         crf: keywords of `crf.jax_backend.mean_field` for one on the probabilities; None for none.
 
     Returns:
-        ``f(variables, photos)`` -> (n, h, w) uint8, 0 for background.
+        ``f(variables, photos, allowed)`` -> (n, h, w) uint8, 0 for background, of the classes that ``allowed`` (n, k)
+        has 1 for.
     """
 
-    def labels(variables, photos):
-        scores = probabilities(variables, photos)
+    def labels(variables, photos, allowed):
+        scores = _kept_to(probabilities(variables, photos), allowed)
         if crf is not None:
-            scores = jax_backend.mean_field(photos.images, scores, photos.sizes, **crf)
+            scores = jax_backend.mean_field(photos.images, scores, photos.sizes, allowed > 0, **crf)
         return _argmax(scores)
 
     return labels
+
+
+@jax.jit
+def _kept_to(scores: Array, allowed: Array) -> Array:
+    """Probabilities of the allowed classes, which sum to 1 again."""
+    kept = scores * allowed[:, None, None]
+    return kept / jnp.maximum(jnp.sum(kept, axis=-1, keepdims=True), 1e-30)
 
 
 @jax.jit

@@ -56,6 +56,13 @@ def label(context: Context, job: Job) -> None:
     _write_each(context, job, labels_of)
 
 
+def relabel(context: Context, job: Job) -> None:
+    """Label maps of the training images from the trained network; what a person decided stays."""
+    if context.config.labels.source == "reviewed":
+        job = _write_reviewed(context, job)
+    apply.segment(context, job)
+
+
 def _write_reviewed(context: Context, job: Job) -> Job:
     """Writes what a person decided; the rest is left to do."""
     decisions, origins = read_decisions(context.workdir), fingerprints(context.workdir)

@@ -47,7 +47,9 @@ def run_stages(config: ConfigDict, workdir: Path, names: tuple[str, ...] = ()) -
         _check_weights(context, wanted)
         _check_batches(context, wanted)
         for name in (name for name in TABLE if name in wanted):
-            final.is_complete(name, context)  # so that a run that is refused leaves what the workdir says of itself
+            complete = final.is_complete(name, context)  # a run that is refused leaves what the workdir says of itself
+            if TABLE[name].training and not complete:
+                _tell_if_short(name, context)
         if context.is_writer:
             folders = [context.workdir / name for name in ("manifests", "metrics", "logs")]
             artifacts.remove_partial(workdir, [*folders, *(place_of(name, context.workdir).folder for name in TABLE)])
@@ -87,6 +89,16 @@ def _check_batches(context: Context, names: Iterable[str]) -> None:
             problems.append(f"{recipes.TRAININGS[training].section}: {error}")
     if problems:
         raise ValueError("; ".join(dict.fromkeys(problems)))
+
+
+def _tell_if_short(name: str, context: Context) -> None:
+    """One line for a training that ends before its loss has settled, with the number of steps to ask for."""
+    training = TABLE[name].training
+    steps = recipes.steps_of(context.config, training, len(context.train_source))
+    wanted = recipes.settling_steps(context.config, training)
+    if steps < wanted:
+        key = f"{recipes.TRAININGS[training].section}.steps"
+        context.say(f"{name}: {steps} steps are too few for the loss to settle; --config.{key}={wanted} or more")
 
 
 def _run_stage(name: str, context: Context) -> None:

@@ -17,7 +17,7 @@ from ssenet_jax.training import recipes
 # the stages that other modules name; everything else about a stage is in its row
 BASELINE_CAMS, CAMS, MEASURES, SEEDS = "infer_baseline_cams", "infer_cams", "measure_cams", "refine_seeds"
 WALKS, LABELS, PREDICTIONS = "propagate", "label", "segment"
-TRAIN_CLASSIFIER, TRAIN_AFFINITY, TRAIN_SEGMENTER = "train_classifier", "train_affinity", "train_segmenter"
+TRAIN_CLASSIFIER, TRAIN_AFFINITY = "train_classifier", "train_affinity"
 
 COMMON = ("seed", "dtype", "data", "model")  # sections that decide every result
 
@@ -64,6 +64,11 @@ def _label_picture(image: np.ndarray, place: Place, image_id: str, split: str, a
 def _started_from(section: str, *needs: str) -> Callable[[ConfigDict], tuple[str, ...]]:
     """The stages that a training reads, with the classifier's where its backbone starts from that."""
     return lambda config: (*needs, "train_classifier") if config[section].init == "classifier" else needs
+
+
+def final_training(config: ConfigDict) -> str:
+    """The stage that trains the network which predicts."""
+    return "retrain_segmenter" if config.segmenter.rounds else "train_segmenter"
 
 
 LABEL_NEEDS = {"walk": ("propagate",), "cam": ("infer_cams",), "seeds": ("refine_seeds",), "masks": ()}
@@ -126,8 +131,17 @@ TABLE = {
         "DeepLab", train.train_segmenter, _started_from("segmenter", "label"), ("segmenter",), "checkpoints/segmenter",
         training="segmenter",
     ),
+    "relabel": Stage(
+        "Labels, second round", labels.relabel, ("train_segmenter",),
+        lambda config: ("segment", *(("crf",) if config.segment.crf else ())), "relabelled/{id}.png",
+        Context.training_images, score_masks, _label_picture, labels.made_otherwise,
+    ),
+    "retrain_segmenter": Stage(
+        "DeepLab, second round", train.train_segmenter, _started_from("segmenter", "relabel"), ("segmenter",),
+        "checkpoints/segmenter_2", training="segmenter",
+    ),
     "segment": Stage(
-        "Prediction", apply.segment, ("train_segmenter",),
+        "Prediction", apply.segment, lambda config: (final_training(config),),
         lambda config: ("segment", *(("crf",) if config.segment.crf else ())), "predictions/{split}/{id}.png",
         Context.images_to_segment, score_masks, _label_picture,
     ),

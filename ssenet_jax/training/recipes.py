@@ -158,7 +158,18 @@ def section(config: ConfigDict, training: str) -> ConfigDict:
 def steps_of(config: ConfigDict, training: str, num_images: int) -> int:
     """The length of a training in steps; its epochs are whole batches, as the authors count them."""
     settings = section(config, training)
-    return settings.steps or settings.epochs * max(1, num_images // settings.batch_size)
+    return settings.steps or max(settings.min_steps, settings.epochs * max(1, num_images // settings.batch_size))
+
+
+def settling_steps(config: ConfigDict, training: str) -> int:
+    """About how many steps it takes until a loss falls slowly; a training that is shorter has learned little.
+
+    Seen on VOC photos from ImageNet weights, in batches of 16 (loss of the classifier: 0.36 in the first 20 steps, 0.11
+    at 150, 0.08 at 360), and on scenes from nothing.
+    """
+    settings = section(config, training)
+    starts_from_something = config.init.weights or settings.get("init") == "classifier"
+    return 150 if starts_from_something else 1000
 
 
 def build(config: ConfigDict, training: str, model: nn.Module, num_images: int) -> Recipe:
