@@ -57,10 +57,15 @@ RULES = (
     Rule(r"seed|data\.scenes\.seed", _number(0, 2**32 - 1), "from 0 to 4294967295"),
     Rule(r"dtype", _one_of("float32", "bfloat16"), "float32 or bfloat16"),
     Rule(r"data\.on_error", _one_of("raise", "skip"), "raise or skip"),
-    Rule(r"data\.scenes\.num_.*|.*\.(batch_size|accumulate|crop|log_every|checkpoint_every|keep)", COUNT, "at least 1"),
+    Rule(
+        r"data\.scenes\.num_.*|(?!inference).*\.batch_size|.*\.(accumulate|crop|log_every|checkpoint_every|keep)",
+        COUNT,
+        "at least 1",
+    ),
     Rule(r"data\.scenes\.size", _number(16), "at least 16 pixels"),
     Rule(
-        r".*\.(steps|min_steps|epochs|picture_every|iterations|workers|max_side|examples)|measure\..*|mesh\.data",
+        r"inference\.batch_size|measure\..*|mesh\.data"
+        r"|.*\.(steps|min_steps|epochs|picture_every|iterations|workers|max_side|examples)",
         _number(0),
         "0 or more",
     ),

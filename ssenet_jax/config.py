@@ -154,7 +154,7 @@ def paper_config(reference: str = "code") -> ConfigDict:
                 "alphas": tuple(round(0.02 * i, 2) for i in range(1, 36)),  # the sweep
             },
             "inference": {
-                "batch_size": 4,  # images of one bucket in one call
+                "batch_size": 0,  # images of one bucket in one call; 0: one on a CPU, four on an accelerator
                 "bucket": 128,  # sides are padded to multiples of this, so that few shapes are compiled
             },
             "report": {

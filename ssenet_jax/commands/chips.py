@@ -104,8 +104,10 @@ def _tpu_devices(topology: str) -> list:
     os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")  # or libtpu asks the cloud's metadata server where it is
     os.environ.setdefault("TPU_WORKER_HOSTNAMES", "localhost")  # or it complains that there are none
     os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")  # or one plan at a time, and none after one was killed
+    # eight chips of these are sold as one host, libtpu takes them for two
+    hosts = {"chips_per_host_bounds": (2, 4, 1)} if topology in ("v5e:2x4", "v6e:2x4") else {}
     try:
-        return topologies.get_topology_desc(platform="tpu", topology_name=topology).devices
+        return topologies.get_topology_desc(platform="tpu", topology_name=topology, **hosts).devices
     except jax.errors.JaxRuntimeError as error:
         reason = str(error).splitlines()[0]
         raise ValueError(f"libtpu has no topology {topology} ({reason}); one that it has is v5e:4x4") from error

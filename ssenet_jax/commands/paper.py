@@ -11,7 +11,7 @@ from ssenet_jax.commands import programs
 from ssenet_jax.commands.chips import GIB, Devices
 from ssenet_jax.commands.compiling import Cost, cost_of, remembered, sources
 from ssenet_jax.commands.steps import Step, size_of_data
-from ssenet_jax.stages import apply, labels
+from ssenet_jax.stages import apply, batching, labels
 from ssenet_jax.stages.table import TABLE, asked_for
 
 # Seconds of one core for a photo, where a stage works on the host: AMD EPYC, 375 x 500 pixels.
@@ -74,7 +74,8 @@ def _applied(config: ConfigDict, name: str, devices: Devices) -> list[Row]:
     row, data, one = TABLE[name], config.data, _one_of(devices)
     split = (data.eval_split or data.train_split) if row.run is apply.segment else data.train_split
     num_classes, images = size_of_data(data, split)
-    sizes = programs.Sizes(config, -(-config.inference.batch_size * devices.hosts // devices.number), num_classes)
+    batch = batching.batch_of(config.inference, on_cpu=False)
+    sizes = programs.Sizes(config, -(-batch * devices.hosts // devices.number), num_classes)
     found = programs.of_stage(config, row.run, sizes)
     if not found:
         has_crf = row.run is labels.label and config.labels.crf

@@ -140,5 +140,5 @@ def run_network(
     finish: Callable,
 ) -> None:
     """`batching.run` in batches and buckets of the config's section ``inference``."""
-    settings = config.inference
-    batching.run(records, prepare, function, variables, finish, batch_size=settings.batch_size, bucket=settings.bucket)
+    rows, bucket = batching.batch_of(config.inference), config.inference.bucket
+    batching.run(records, prepare, function, variables, finish, batch_size=rows, bucket=bucket)

@@ -15,7 +15,7 @@ from ssenet_jax.checkpoint import load_variables
 from ssenet_jax.datasets import Record, Source, augment, batches, transforms
 from ssenet_jax.metrics import mean_average_precision
 from ssenet_jax.report import pictures
-from ssenet_jax.stages.batching import bucket_of, class_slots, padded_images
+from ssenet_jax.stages.batching import batch_of, bucket_of, class_slots, padded_images
 from ssenet_jax.stages.context import Context, Job
 from ssenet_jax.stages.inference import cam_function, class_maps
 from ssenet_jax.training import recipes
@@ -161,7 +161,7 @@ def _validation(context: Context, training: str) -> Callable[[dict], dict[str, f
     source = context.validation_images()
     if not len(source):
         return None
-    model, rows = context.network(training), max(1, context.config.inference.batch_size)
+    model, rows = context.network(training), batch_of(context.config.inference)
     crop, facts = context.config.classifier.crop, (context.backbone.mean, context.backbone.std)
     scores_of = jax.jit(lambda variables, images: class_maps(model, variables, images).scores)
 

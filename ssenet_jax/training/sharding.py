@@ -70,23 +70,28 @@ def check_batch(batch_size: int, mesh: Mesh, accumulate: int = 1) -> None:
 def part_for_batch(batch_size: int, mesh: Mesh, accumulate: int = 1) -> Mesh:
     """The largest part of a mesh over which a global batch parts evenly: as many devices of each process.
 
-    The batch, and so the loss and its gradient, stay what they are on one device; what is left out idles.
+    The batch, and so the loss and its gradient, stay what they are on one device; what is left out idles. Of a TPU slice of
+    several hosts all chips are taken: its compiler refuses most programs on some chips of each host.
 
     Raises:
-        ValueError: the processes alone part the batch unevenly; the nearest batches that work are named.
+        ValueError: the processes alone, or all chips of such a slice, part the batch unevenly; the nearest batches that
+            work are named.
     """
     parts = max(1, accumulate)
     groups: dict[int, list] = {}
     for device in mesh.devices.flat:
         groups.setdefault(device.process_index, []).append(device)
-    for each in range(min(map(len, groups.values())), 0, -1):
+    most = min(map(len, groups.values()))
+    fewest = most if len(groups) > 1 and mesh.devices.flat[0].platform == "tpu" else 1
+    for each in range(most, fewest - 1, -1):
         if batch_size % (each * len(groups) * parts) == 0:
             return make_mesh(devices=[device for group in groups.values() for device in group[:each]])
-    unit = len(groups) * parts
+    unit = fewest * len(groups) * parts
     below, above = batch_size // unit * unit, -(-batch_size // unit) * unit
     nearest = " or ".join(f"{size}" for size in (below, above) if size)
     raise ValueError(
-        f"batch_size {batch_size} does not divide by {len(groups)} processes x {parts} micro-batches; take {nearest}"
+        f"batch_size {batch_size} does not divide by {len(groups)} processes"
+        f"{f' of {fewest} chips' if fewest > 1 else ''} x {parts} micro-batches; take {nearest}"
     )
 
 
