@@ -70,8 +70,8 @@ def check_batch(batch_size: int, mesh: Mesh, accumulate: int = 1) -> None:
 def part_for_batch(batch_size: int, mesh: Mesh, accumulate: int = 1) -> Mesh:
     """The largest part of a mesh over which a global batch parts evenly: as many devices of each process.
 
-    The batch, and so the loss and its gradient, stay what they are on one device; what is left out idles. Of a TPU slice of
-    several hosts all chips are taken: its compiler refuses most programs on some chips of each host.
+    The batch, and so the loss and its gradient, stay what they are on one device; what is left out idles. Of a
+    TPU slice of several hosts all chips are taken: its compiler refuses most programs on some chips of each host.
 
     Raises:
         ValueError: the processes alone, or all chips of such a slice, part the batch unevenly; the nearest batches that
