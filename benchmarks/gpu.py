@@ -198,7 +198,8 @@ def applied(setting: Setting) -> list[Case]:
     def network(model, build, *arguments):
         return lambda: functools.partial(build(model), *jax.device_put((variables_of(model), *arguments)))
 
-    walk = {"radius": 5, "beta": 8.0, "steps": setting.walk_steps, "border": "full", "method": "auto"}
+    walk = {"radius": 5, "beta": 8.0, "steps": setting.walk_steps}
+    walk |= {"border": "full", "method": "auto", "normalize": False}
     cam = functools.partial(inference.cam_function, scales=setting.cam_scales, flip=True, dtype=jnp.float16)
     deep_lab = functools.partial(inference.probability_function, scales=setting.segment_scales, flip=True)
     return [

@@ -93,6 +93,7 @@ RULES = (
     Rule(r"affinity\.radius", _number(2), "at least 2 cells"),
     Rule(r"affinity\.stride", lambda value: value in (1, 2, 4, 8), "1, 2, 4 or 8 pixels"),
     Rule(r"(affinity|random_walk)\.border", _one_of("full", "reference"), "full or reference"),
+    Rule(r"random_walk\.features", _one_of("affinity", "classifier"), "affinity or classifier"),
     Rule(r"random_walk\.beta", POSITIVE, "above 0"),
     Rule(r"random_walk\.method", _one_of("auto", "stencil", "chebyshev", "dense"), "auto, stencil, chebyshev or dense"),
     Rule(r"labels\.background", _one_of("constant", "power"), "constant or power"),

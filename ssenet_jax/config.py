@@ -122,6 +122,8 @@ def paper_config(reference: str = "code") -> ConfigDict:
                 "hue": 0.1,
             },
             "random_walk": {
+                "features": "affinity",  # AffinityNet's; "classifier": colour and its conv4, not trained for it
+                "normalize": False,  # each map by its largest score after the walk, as CAMs are
                 "beta": 8.0,
                 "steps": 256,
                 "border": "full",

@@ -52,9 +52,8 @@ def _cams(config: ConfigDict, sizes: Sizes) -> list[Program]:
 
 
 def _walk(config: ConfigDict, sizes: Sizes) -> list[Program]:
-    model = recipes.network(config, "affinity", sizes.num_classes)
-    settings = config.random_walk
-    function = inference.walk_function(model, radius=config.affinity.radius, **settings)
+    model, settings = recipes.walk_network(config), config.random_walk
+    function = inference.walk_function(model, radius=config.affinity.radius, **apply.walk_options(config))
     rows, columns = (-(-side // config.affinity.stride) for side in sizes.canvas)
     method, cells = settings.method, rows * columns
     if method == "auto":

@@ -8,8 +8,16 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from ssenet_jax.models.layers import Conv, Norm, channel_dropout, fill_outside, scale_width, strided_sizes
-from ssenet_jax.models.network import Network, finish
+from ssenet_jax.models.layers import (
+    Conv,
+    Norm,
+    channel_dropout,
+    fill_outside,
+    scale_width,
+    strided_sizes,
+    zero_outside,
+)
+from ssenet_jax.models.network import Network, backbone_row, finish
 
 AFFINITY_STRIDE = 8
 
@@ -97,6 +105,70 @@ class AffinityNet(Network):
 
 
 _AFFINITY_BRANCHES = (("conv4", "f8_3", 64), ("conv5", "f8_4", 128), ("conv6", "f8_5", 256))
+
+
+class FixedFeatures(Network):
+    """Features (n, h/stride, w/stride, 3 + channels of conv4) for the walk that nothing is trained for.
+
+    Where photos are few, colour and the early features of an ImageNet network tell better than an AffinityNet trained
+    on their seeds whether two cells belong together (docs/masks.md). Weighed so that the mean absolute difference of
+    two cells over all channels, which is what the affinity takes, is ``COLOUR`` times that of their colours (each
+    channel from 0 to 1) and ``CONV4`` times that of their conv4 features (centred on the photo's mean and divided by
+    their mean distance from it).
+
+    Args:
+        stride: as for `AffinityNet`.
+
+    Examples:
+        >>> import jax, jax.numpy as jnp
+        >>> model, images = FixedFeatures(width=1 / 16), jnp.zeros((1, 64, 48, 3))
+        >>> variables = jax.eval_shape(model.init, jax.random.key(0), images)
+        >>> jax.eval_shape(model.apply, variables, images)[0].shape
+        (1, 8, 6, 35)
+    """
+
+    stride: int = AFFINITY_STRIDE
+
+    @nn.compact
+    def __call__(
+        self, images: Float[Array, "n h w 3"], train: bool = False, sizes: Int[Array, "n 2"] | None = None
+    ) -> tuple[Float[Array, "n h2 w2 f"], dict[str, Array]]:
+        """Computes the features.
+
+        Args:
+            images: normalised with the backbone's mean and std; sides that the stride divides.
+            train: as for `CamNet`.
+            sizes: as for `CamNet`; the features are zero outside the valid cells.
+        """
+        _, taps = self.run_backbone(images, train, sizes)
+        n, height, width = images.shape[:3]
+        rows, columns = height // self.stride, width // self.stride
+        inside = zero_outside(jnp.ones((n, height, width, 1), jnp.float32), sizes)
+
+        def pooled(x):
+            return x.reshape(n, rows, self.stride, columns, self.stride, -1).mean((2, 4))
+
+        share = pooled(inside)
+        std = jnp.array(backbone_row(self.backbone).std, jnp.float32) / 255
+        colour = pooled(images * inside * std[None, None, None]) / jnp.maximum(share, 1e-6)
+        conv4, stride = taps["conv4"].astype(jnp.float32), self.tap_strides[0]
+        if stride != self.stride:
+            conv4 = _enlarge(conv4, stride // self.stride, strided_sizes(sizes, stride), (rows, columns))
+        valid = (share > 0).astype(jnp.float32)
+        conv4 = _centred(conv4, valid)
+        channels = 3 + conv4.shape[-1]
+        parts = [COLOUR * channels / 3 * colour, CONV4 * channels / conv4.shape[-1] * conv4]
+        return finish(jnp.concatenate(parts, axis=-1), sizes, self.stride), taps
+
+
+COLOUR, CONV4 = 2.0, 0.625
+
+
+def _centred(x, valid):
+    """Each image's features minus their mean over the valid cells, divided by the mean distance from it."""
+    cells = jnp.maximum(jnp.sum(valid, (1, 2), keepdims=True), 1.0)
+    x = (x - jnp.sum(x * valid, (1, 2), keepdims=True) / cells) * valid
+    return x / (jnp.sum(jnp.abs(x), (1, 2, 3), keepdims=True) / (cells * x.shape[-1]) + 1e-6)
 
 
 class DeepLab(Network):

@@ -12,8 +12,8 @@ from ssenet_jax.artifacts import Cam, read_cam, write_cam, write_mask
 from ssenet_jax.checkpoint import load_variables
 from ssenet_jax.datasets.augment import resize_mask
 from ssenet_jax.stages import batching, inference
-from ssenet_jax.stages.context import Context, Job
-from ssenet_jax.training import hosts
+from ssenet_jax.stages.context import Context, Job, Place
+from ssenet_jax.training import hosts, recipes
 from ssenet_jax.training.logs import Progress
 
 
@@ -36,8 +36,8 @@ def infer_cams(context: Context, job: Job) -> None:
 def propagate(context: Context, job: Job) -> None:
     """Random walk on the training images' CAMs; the scores are kept, label maps come later."""
     config, (cams, training) = context.config, job.reads
-    variables = load_variables(training.folder, training.stage)
-    walk = inference.walk_function(context.network("affinity"), radius=config.affinity.radius, **config.random_walk)
+    model, variables = walk_features(config, training)
+    walk = inference.walk_function(model, radius=config.affinity.radius, **walk_options(config))
 
     def finish(record, scores):
         classes = record["cam"].classes
@@ -49,6 +49,19 @@ def propagate(context: Context, job: Job) -> None:
         return {**record, "cam": read_cam(cams.file(record["id"], record["split"]))}
 
     run_network(config, records(context, job, extend), batching.photos_and_cams, walk, variables, finish)
+
+
+def walk_features(config: ConfigDict, training: Place) -> tuple[nn.Module, dict]:
+    """The network that the walk takes its features from, and its variables out of a training."""
+    model, variables = recipes.walk_network(config), load_variables(training.folder, training.stage)
+    if config.random_walk.features == "classifier":
+        variables = {kind: {"backbone": tree["backbone"]} for kind, tree in variables.items()}
+    return model, variables
+
+
+def walk_options(config: ConfigDict) -> dict[str, Any]:
+    """The keywords of ``inference.walk_function`` that the section random_walk settles."""
+    return {name: config.random_walk[name] for name in ("beta", "steps", "border", "method", "normalize")}
 
 
 def segment(context: Context, job: Job) -> None:

@@ -115,10 +115,17 @@ def _cells(model: Any, sizes: Array) -> Array:
     return output_size(sizes, model.backbone, model.output_stride)
 
 
-def walk_function(model: Any, *, radius: int, beta: float, steps: int, border: str, method: str) -> Callable:
+def walk_function(
+    model: Any, *, radius: int, beta: float, steps: int, border: str, method: str, normalize: bool
+) -> Callable:
     """Builds the random walk on the CAMs of a batch.
 
     Every map walks alone and a constant one stays as it is, so a background of constant score need not walk.
+
+    Args:
+        model: of the features; AffinityNet or FixedFeatures.
+        radius: of the pairs, in cells.
+        beta, steps, border, method, normalize: of the config's section ``random_walk``.
 
     Returns:
         ``f(variables, photos, cams)`` -> (n, h/stride, w/stride, m) float32 scores of the classes in the CAMs' slots.
@@ -128,11 +135,11 @@ def walk_function(model: Any, *, radius: int, beta: float, steps: int, border: s
         flow = transition(features, radius=radius, beta=beta, border=border, size=size)
         return random_walk(scores, flow, steps=steps, method=method)
 
-    return _on_cells(model, walk)
+    return _on_cells(model, walk, normalize)
 
 
 def walks_function(
-    model: Any, *, radius: int, betas: Sequence[float], steps: Sequence[int], border: str, method: str
+    model: Any, *, radius: int, betas: Sequence[float], steps: Sequence[int], border: str, method: str, normalize: bool
 ) -> Callable:
     """Builds `walk_function` at every beta and, ascending, every number of steps: (n, b, s, h/stride, w/stride, m)."""
     more = [steps[0], *(after - before for before, after in itertools.pairwise(steps))]
@@ -147,18 +154,19 @@ def walks_function(
 
         return jax.lax.map(at, jnp.asarray(betas, jnp.float32))
 
-    return _on_cells(model, walks)
+    return _on_cells(model, walks, normalize)
 
 
-def _on_cells(model: Any, walk: Callable) -> Callable:
-    """A batch's ``walk(features, scores, size)`` of each image: AffinityNet's features, the CAMs mean-pooled to cells,
-    and the valid height and width in cells."""
+def _on_cells(model: Any, walk: Callable, normalize: bool) -> Callable:
+    """A batch's ``walk(features, scores, size)`` of each image: the model's features, the CAMs mean-pooled to cells,
+    and the valid height and width in cells. Where `normalize` says so, each map is divided by its largest score."""
 
     def propagate(variables, photos, cams):
         images, sizes = network_input(photos, 1.0, model.backbone)
         features, _ = model.apply(variables, images, sizes=sizes)
         scores = _pool(_zero_outside(cams.astype(jnp.float32), sizes), model.stride)
-        return jax.vmap(walk)(features.astype(jnp.float32), scores, -(-sizes // model.stride))
+        walked = jax.vmap(walk)(features.astype(jnp.float32), scores, -(-sizes // model.stride))
+        return walked / jnp.maximum(jnp.max(walked, (-3, -2), keepdims=True), 1e-5) if normalize else walked
 
     return jax.jit(propagate)
 

@@ -11,18 +11,18 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 import numpy as np
+from ml_collections import ConfigDict
 from scipy.optimize import brentq
 
 from ssenet_jax import metrics
 from ssenet_jax.artifacts import Cam, read_arrays, read_cam, read_seeds, write_arrays
-from ssenet_jax.checkpoint import load_variables
 from ssenet_jax.datasets.augment import resize_mask
 from ssenet_jax.stages import apply, batching, final, inference, labels, seeds
 from ssenet_jax.stages.context import Context, Place
 from ssenet_jax.stages.manifest import settings_hash
 from ssenet_jax.stages.score import best_of
 from ssenet_jax.stages.seeds import Background
-from ssenet_jax.stages.table import CAMS, SEEDS, TRAIN_AFFINITY, TRAIN_CLASSIFIER, place_of
+from ssenet_jax.stages.table import CAMS, SEEDS, TRAIN_CLASSIFIER, place_of, walk_training
 
 BETAS = (2.0, 4.0, 8.0, 16.0)
 STEPS = (1, 4, 16, 64, 256)
@@ -30,7 +30,9 @@ POWERS = (1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0, 16.0, 24.0)
 AROUND = (0.5, 0.75, 1.0, 1.25)  # a CRF is tried at these times the threshold that is best without one
 
 
-NEEDS = {"cam": (CAMS,), "seeds": (SEEDS,), "walk": (CAMS, TRAIN_AFFINITY)}
+def _needs(config: ConfigDict) -> dict[str, tuple[str, ...]]:
+    """The stages that each source of labels takes."""
+    return {"cam": (CAMS,), "seeds": (SEEDS,), "walk": (CAMS, walk_training(config))}
 
 
 class Scores(NamedTuple):
@@ -106,7 +108,8 @@ def search(context: Context, count: int) -> list[Found]:
     Raises:
         ValueError: no masks, no CAMs, or results of other settings than the config's.
     """
-    there = [name for name, needs in NEEDS.items() if all(final.is_complete(need, context) for need in needs)]
+    needed = _needs(context.config)
+    there = [name for name, needs in needed.items() if all(final.is_complete(need, context) for need in needs)]
     if "cam" not in there:
         raise ValueError(f"{context.workdir} has no CAMs to make labels from; run --stages={TRAIN_CLASSIFIER},{CAMS}")
     sample = take_sample(context, count)
@@ -142,12 +145,12 @@ def _walk(context: Context, sample: Sample) -> Place:
     """The walks of the sample at every beta and number of steps; what an earlier search left is not made again."""
     config = context.config
     betas, steps = _grid(context)
-    of = [*_made_of(context), betas, steps]
+    of = [*_made_of(context), config.random_walk.to_dict(), betas, steps]
     place = Place("tune", context.workdir, f"tune/walks-{settings_hash({'of': of})}/{{id}}.npz")
-    cams, training = place_of(CAMS, context.workdir), place_of(TRAIN_AFFINITY, context.workdir)
-    options = {"radius": config.affinity.radius, "border": config.random_walk.border}
-    options["method"] = config.random_walk.method
-    walks = inference.walks_function(context.network("affinity"), betas=betas, steps=steps, **options)
+    cams, training = place_of(CAMS, context.workdir), place_of(walk_training(config), context.workdir)
+    model, variables = apply.walk_features(config, training)
+    options = {name: config.random_walk[name] for name in ("border", "method", "normalize")}
+    walks = inference.walks_function(model, radius=config.affinity.radius, betas=betas, steps=steps, **options)
 
     def finish(record, walked):
         classes = record["cam"].classes
@@ -159,14 +162,14 @@ def _walk(context: Context, sample: Sample) -> Place:
     if todo:
         counted = apply.counted("random walks", todo, len(todo))
         with_cams = ({**r, "cam": read_cam(cams.file(r["id"], sample.split))} for r in counted)
-        variables = load_variables(training.folder, training.stage)
         apply.run_network(config, with_cams, batching.photos_and_cams, walks, variables, finish)
     return place
 
 
 def _made_of(context: Context) -> list[dict]:
     """The settings of the results that scores are read from."""
-    return [final.settings_of(name, context.config) for name in NEEDS["walk"] if final.is_complete(name, context)]
+    read = _needs(context.config)["walk"]
+    return [final.settings_of(name, context.config) for name in read if final.is_complete(name, context)]
 
 
 def _grid(context: Context) -> tuple[tuple[float, ...], tuple[int, ...]]:
@@ -228,7 +231,7 @@ def _with_crf(context: Context, sample: Sample, best: Choice, read: Reader) -> l
     tried += [Background("power", float(f"{power_at(threshold):.2g}")) for threshold in thresholds]
     backgrounds = list(dict.fromkeys(tried))
     scores = best.scores
-    of = [*_made_of(context), scores, context.config.crf.to_dict(), backgrounds]
+    of = [*_made_of(context), context.config.random_walk.to_dict(), scores, context.config.crf.to_dict(), backgrounds]
     place = Place("tune", context.workdir, f"tune/labels-{settings_hash({'of': of})}/{{id}}.npz")
     todo = [record for record in sample.records if not place.file(record["id"], sample.split).exists()]
     counted = apply.counted(f"CRF on {scores.source}", todo, len(todo))

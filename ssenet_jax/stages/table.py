@@ -17,7 +17,7 @@ from ssenet_jax.training import recipes
 # the stages that other modules name; everything else about a stage is in its row
 BASELINE_CAMS, CAMS, MEASURES, SEEDS = "infer_baseline_cams", "infer_cams", "measure_cams", "refine_seeds"
 WALKS, LABELS, PREDICTIONS = "propagate", "label", "segment"
-TRAIN_CLASSIFIER, TRAIN_AFFINITY = "train_classifier", "train_affinity"
+TRAIN_CLASSIFIER = "train_classifier"
 
 COMMON = ("seed", "dtype", "data", "model")  # sections that decide every result
 
@@ -71,6 +71,11 @@ def final_training(config: ConfigDict) -> str:
     return "retrain_segmenter" if config.segmenter.rounds else "train_segmenter"
 
 
+def walk_training(config: ConfigDict) -> str:
+    """The stage that trains the network whose features the walk takes."""
+    return {"affinity": "train_affinity", "classifier": "train_classifier"}[config.random_walk.features]
+
+
 LABEL_NEEDS = {"walk": ("propagate",), "cam": ("infer_cams",), "seeds": ("refine_seeds",), "masks": ()}
 
 
@@ -120,8 +125,8 @@ TABLE = {
         "checkpoints/affinity", training="affinity",
     ),
     "propagate": Stage(
-        "Random walk", apply.propagate, ("infer_cams", "train_affinity"), ("random_walk",), "walks/{id}.npz",
-        Context.training_images, score_walks, _cam_picture,
+        "Random walk", apply.propagate, lambda config: ("infer_cams", walk_training(config)),
+        ("affinity", "random_walk"), "walks/{id}.npz", Context.training_images, score_walks, _cam_picture,
     ),
     "label": Stage(
         "Label", labels.label, _label_needs, lambda config: ("labels", *(("crf",) if config.labels.crf else ())),

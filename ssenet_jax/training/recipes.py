@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from ml_collections import ConfigDict
 
-from ssenet_jax.models import AffinityNet, CamNet, DeepLab, SeamNet, default_frozen
+from ssenet_jax.models import AffinityNet, CamNet, DeepLab, FixedFeatures, SeamNet, default_frozen
 from ssenet_jax.training import objectives, operators
 from ssenet_jax.training.step import LossFn, Recipe
 
@@ -145,9 +145,20 @@ def network(config: ConfigDict, training: str, num_classes: int) -> nn.Module:
         training: a key of TRAININGS.
         num_classes: c, the foreground classes of the data set.
     """
+    return TRAININGS[training].network(config, _keywords(config), num_classes)
+
+
+def walk_network(config: ConfigDict) -> nn.Module:
+    """The network whose features the random walk takes, which `random_walk.features` names."""
+    if config.random_walk.features == "classifier":
+        return FixedFeatures(stride=config.affinity.stride, **_keywords(config))
+    return network(config, "affinity", 0)
+
+
+def _keywords(config: ConfigDict) -> dict[str, Any]:
     keywords: dict[str, Any] = {**config.model, "dtype": jnp.dtype(config.dtype), "remat": config.remat}
     del keywords["frozen"]
-    return TRAININGS[training].network(config, keywords, num_classes)
+    return keywords
 
 
 def section(config: ConfigDict, training: str) -> ConfigDict:
