@@ -12,6 +12,7 @@ import time
 import numpy as np
 from absl import flags
 from ml_collections import ConfigDict
+from PIL import Image
 from timing import DATA, report
 
 from ssenet_jax import datasets
@@ -33,12 +34,13 @@ def parts(source, transform, jitter: dict) -> list[dict]:
     rng = np.random.default_rng(0)
     records = [source[index] for index in range(40)]
     large = [augment.resize_image(r["image"], augment.long_edge_size(*r["image"].shape[:2], 608)) for r in records]
+    pictures = [Image.fromarray(image) for image in large]
     facts, hue_only = BACKBONES["resnet38"], {**dict.fromkeys(jitter, 0.0), "hue": jitter["hue"]}
     steps = {
         "decode the photo": (lambda index: source[index], range(40)),
         "resize to 608": (lambda r: augment.resize_image(r["image"], (456, 608)), records),
-        "colour jitter": (lambda image: colour.colour_jitter(image, rng, **jitter), large),
-        "of that hue": (lambda image: colour.colour_jitter(image, rng, **hue_only), large),
+        "colour jitter": (lambda picture: colour.colour_jitter(picture, rng, **jitter), pictures),
+        "of that hue": (lambda picture: colour.colour_jitter(picture, rng, **hue_only), pictures),
         "normalise a crop": (lambda image: augment.normalize(image[:448, :448], facts.mean, facts.std), large),
         "the whole transform": (lambda record: transform(record, rng), records),
     }
