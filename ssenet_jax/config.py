@@ -20,7 +20,7 @@ GROUPS = (
 # Keys that change how a run is carried out and not what it computes; a workdir may be continued under other values.
 RUNTIME_KEYS = (
     r"title|stages|baseline|remat",
-    r"data\.(root|sbd_root|cache|on_error)",
+    r"data\.(root|sbd_root|cache|on_error|workers)",
     r"mesh\..*",
     r"inference\..*",
     r"crf\.workers",
@@ -209,6 +209,7 @@ def _data() -> dict:
         "eval_split": "val",  # "": none
         "max_side": 0,  # larger images are shrunk when read; 0: never
         "on_error": "raise",  # or "skip": leave out images that do not decode
+        "workers": 0,  # processes that prepare what is trained on; 0: a thread for each core in their place
         "scenes": {"seed": 0, "num_train": 1200, "num_test": 300, "size": 96},
         "folder": {"csv": "train.csv", "eval_csv": "", "images": "images", "masks": ""},
     }

@@ -15,6 +15,13 @@ MEAN, STD = (120.0, 110.0, 100.0), (60.0, 50.0, 40.0)
 PLAIN = {"flip": False, "brightness": 0.0, "contrast": 0.0, "saturation": 0.0, "hue": 0.0, "mean": MEAN, "std": STD}
 
 
+def jittered(image, rng, **strengths):
+    """`colour_jitter` of an array."""
+    whole = strengths.pop("whole", None)
+    whole = None if whole is None else Image.fromarray(whole)
+    return np.asarray(colour_jitter(Image.fromarray(image), rng, whole=whole, **strengths))
+
+
 def photo(height=40, width=60, seed=0):
     rng = np.random.default_rng(seed)
     coarse = rng.integers(0, 256, (5, 6, 3), np.uint8)
@@ -51,7 +58,7 @@ class FixedFactors:
 def test_each_colour_change_is_the_one_of_pillow(position, enhancer, factor):
     factors = [1.0, 1.0, 1.0, 0.0]
     factors[position] = factor
-    changed = colour_jitter(photo(), FixedFactors(*factors), brightness=0.3, contrast=0.3, saturation=0.3, hue=0.0)
+    changed = jittered(photo(), FixedFactors(*factors), brightness=0.3, contrast=0.3, saturation=0.3, hue=0.0)
     expected = np.asarray(enhancer(Image.fromarray(photo())).enhance(factor))
     # Pillow's blend cuts fractions off where the lookup table rounds: one level.
     assert np.abs(changed.astype(int) - expected).max() <= 1
@@ -59,16 +66,16 @@ def test_each_colour_change_is_the_one_of_pillow(position, enhancer, factor):
 
 def test_hue_turns_the_colour_circle_and_keeps_value_and_saturation():
     image = np.full((2, 2, 3), (200, 80, 40), np.uint8)
-    turned = colour_jitter(image, FixedFactors(1, 1, 1, 0.1), brightness=0, contrast=0, saturation=0, hue=0.1)
+    turned = jittered(image, FixedFactors(1, 1, 1, 0.1), brightness=0, contrast=0, saturation=0, hue=0.1)
     before, after = (colorsys.rgb_to_hsv(*(pixel / 255)) for pixel in (image[0, 0], turned[0, 0]))
     np.testing.assert_allclose(np.subtract(after, before), [0.1, 0, 0], atol=0.01)
 
 
 def test_jitter_of_no_strength_changes_nothing_and_any_strength_is_repeatable():
-    unchanged = colour_jitter(photo(), generator(), brightness=0, contrast=0, saturation=0, hue=0)
+    unchanged = jittered(photo(), generator(), brightness=0, contrast=0, saturation=0, hue=0)
     np.testing.assert_array_equal(unchanged, photo())
     strong = {"brightness": 0.3, "contrast": 0.3, "saturation": 0.3, "hue": 0.1}
-    first, second, other = (colour_jitter(photo(), generator(seed), **strong) for seed in (1, 1, 2))
+    first, second, other = (jittered(photo(), generator(seed), **strong) for seed in (1, 1, 2))
     np.testing.assert_array_equal(first, second)
     assert (first != other).any()
 
@@ -80,7 +87,7 @@ def test_the_order_of_the_changes_is_random():
             self.permutation = generator(seed).permutation
 
     strong = {"brightness": 1.0, "contrast": 0.5, "saturation": 0.0, "hue": 0.0}
-    results = [colour_jitter(photo(), RandomOrder(seed, 1.8, 0.5, 1.0, 0.0), **strong) for seed in range(8)]
+    results = [jittered(photo(), RandomOrder(seed, 1.8, 0.5, 1.0, 0.0), **strong) for seed in range(8)]
     # Halving the contrast and brightening do not commute: two orders, two results.
     assert len(np.unique(results, axis=0)) == 2
 
@@ -249,28 +256,25 @@ def test_a_record_without_its_mask_or_with_another_size_names_the_image():
 def test_a_part_is_resized_as_the_whole_is(size):
     for seed in range(5):
         window = augment.random_window(generator(seed), *size, 24)
-        found, wanted = (
-            augment.resize_part(photo(), size, window),
-            augment.cut(augment.resize_image(photo(), size), window),
-        )
+        found = np.asarray(augment.resize_part(Image.fromarray(photo()), size, window))
+        wanted = augment.cut(augment.resize_image(photo(), size), window)
         assert found.shape == wanted.shape and np.abs(found.astype(int) - wanted).max() <= 1
 
 
-def test_a_turned_hue_is_that_of_the_colour_circle_for_every_colour():
-    colours = generator().integers(0, 256, (40, 50, 3), np.uint8)
-    turned = colour_jitter(colours, FixedFactors(1, 1, 1, 0.1), brightness=0, contrast=0, saturation=0, hue=0.1)
-    wanted = [
-        colorsys.hsv_to_rgb((h + 26 / 255) % 1, s, v)
-        for h, s, v in (colorsys.rgb_to_hsv(*c) for c in colours.reshape(-1, 3) / 255)
-    ]
-    apart = np.abs(turned.reshape(-1, 3) - 255 * np.array(wanted))
-    # between the colours of the table it is linear: furthest off where two channels are equal
-    assert apart.mean() < 1 and apart.max() < 12
+@pytest.mark.parametrize("steps", [26, -26, 13, 1, 0, 60, -60, 85, -100, 127])
+def test_a_turned_hue_is_that_of_the_colour_circle_for_every_colour(steps):
+    levels = np.arange(0, 256, 15, dtype=np.uint8)
+    every = np.stack(np.meshgrid(levels, levels, levels), -1).reshape(18, -1, 3)
+    shift = steps / 255  # Pillow's hue is of 8 bits
+    turned = jittered(every, FixedFactors(1, 1, 1, shift), brightness=0, contrast=0, saturation=0, hue=0.5)
+    circle = [colorsys.rgb_to_hsv(*colour) for colour in every.reshape(-1, 3) / 255]
+    wanted = [colorsys.hsv_to_rgb((hue + shift) % 1, saturation, value) for hue, saturation, value in circle]
+    assert np.abs(turned.reshape(-1, 3) - 255 * np.array(wanted)).max() <= 1
 
 
 def test_a_part_is_jittered_as_the_whole_is():
     strong = {"brightness": 0.3, "contrast": 0.3, "saturation": 0.3, "hue": 0.1}
     whole, seeds = photo(120, 160), range(6)
-    parts = [colour_jitter(whole[10:70, 20:90], generator(seed), **strong, whole=whole) for seed in seeds]
-    wholes = [colour_jitter(whole, generator(seed), **strong)[10:70, 20:90] for seed in seeds]
+    parts = [jittered(whole[10:70, 20:90], generator(seed), **strong, whole=whole) for seed in seeds]
+    wholes = [jittered(whole, generator(seed), **strong)[10:70, 20:90] for seed in seeds]
     assert np.abs(np.subtract(parts, wholes, dtype=float)).max() <= 3

@@ -33,6 +33,7 @@ REFUSED = {
     "classifier.lr=nan": "classifier.lr is nan",
     "segmenter.scale=(1.5,0.5)": "segmenter.scale is (1.5, 0.5); it must be two numbers above 0, the smaller first",
     "classifier.long_edge=(0,40)": "classifier.long_edge is (0, 40)",
+    "data.workers=-1": "data.workers is -1; it must be 0 or more",
     "crf.srgb=0.0": "crf.srgb is 0.0",
     "crf.backend=cuda": "auto, jax or pydensecrf",
     "affinity.radius=1": "at least 2 cells",

@@ -1,11 +1,24 @@
 """The input pipeline: order and augmentation depend on the seed and the step alone."""
 
+import contextlib
+import multiprocessing
+import os
+import signal
+import sys
+import threading
 import time
 
+import cloudpickle
 import numpy as np
 import pytest
 
+from ssenet_jax import main as command
 from ssenet_jax.datasets import batches as pipeline
+from ssenet_jax.processes import SIGNALS
+from ssenet_jax.stages import train
+from ssenet_jax.training.loop import NonFiniteLossError
+
+cloudpickle.register_pickle_by_value(sys.modules[__name__])  # what processes cannot import by name
 
 
 class Numbers:
@@ -113,3 +126,72 @@ def test_examples_are_prepared_ahead_and_not_whole_batches():
 def test_a_place_that_is_none_is_refused(state):
     with pytest.raises((KeyError, TypeError, ValueError)):
         pipeline.iterate(batches(), 0, num_threads=1).set_state(state)
+
+
+def test_processes_prepare_the_same_batches_and_resume_where_threads_stopped():
+    data, threads = batches(batch_size=3), pipeline.iterate(batches(batch_size=3), 0, num_threads=1)
+    with contextlib.closing(pipeline.iterate(batches(batch_size=3), 2, workers=2)) as iterator:
+        for step in (2, 3):
+            assert_same(next(iterator), data[step])
+        assert iterator.get_state() == {"next_index": 4}
+        threads.set_state(iterator.get_state())
+        assert_same(next(threads), data[4])
+        iterator.set_state({"next_index": 0})
+        assert_same(next(iterator), data[0])
+        iterator.set_state(threads.get_state())
+        workers = multiprocessing.active_children()
+        assert len(workers) == 2
+        for worker in workers:
+            for number in SIGNALS:  # as a terminal or a scheduler sends them to all
+                os.kill(worker.pid, number)
+        for step in range(5, 12):
+            assert_same(next(iterator), data[step])
+        assert multiprocessing.active_children() == workers
+    assert not multiprocessing.active_children()
+
+
+class Troubled(Numbers):
+    """Records of which number 3 does not decode and number 5 ends the process that reads it."""
+
+    def __getitem__(self, index):
+        if index == 3:
+            raise ValueError("image n3 does not decode")
+        if index == 5:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().__getitem__(index)
+
+
+def test_an_error_in_a_process_reaches_the_caller_and_its_end_is_one_line():
+    data = batches(Troubled(), batch_size=1)
+    order = [int(batches(batch_size=1)[step]["value"][0]) for step in range(7)]
+    with contextlib.closing(pipeline.iterate(data, order.index(3), workers=1)) as iterator:
+        with pytest.raises(ValueError, match="image n3 does not decode"):
+            next(iterator)
+        iterator.set_state({"next_index": order.index(5)})
+        with pytest.raises(
+            OSError, match=r"one of 1 input processes was killed.*; set --config\.data\.workers to fewer"
+        ):
+            next(iterator)
+    assert not multiprocessing.active_children()
+
+
+def test_what_cannot_be_sent_to_a_process_is_one_line():
+    source = Numbers()
+    source.lock = threading.Lock()
+    with pytest.raises(ValueError, match=r"cannot be sent to other processes \(cannot pickle.*data\.workers=0"):
+        pipeline.iterate(batches(source), 0, workers=1)
+
+
+def test_a_training_that_fails_leaves_no_process(monkeypatch, tmp_path, capsys):
+    def fails(recipe, variables, ahead, *others, **settings):
+        next(ahead)
+        seen.extend(multiprocessing.active_children())
+        raise NonFiniteLossError("the loss is nan")
+
+    seen = []
+    monkeypatch.setattr(train, "fit", fails)
+    monkeypatch.setattr(train, "_start", lambda *settings: {})
+    words = [f"--workdir={tmp_path}", "--stages=train_classifier", "--config.data.workers=1"]
+    assert command.main(["run", "--config=scenes:tiny", *words]) == 2
+    assert capsys.readouterr().err.endswith("ssenet: the loss is nan\n")
+    assert len(seen) == 1 and not multiprocessing.active_children()

@@ -31,6 +31,7 @@ def test_settings_that_only_say_how_to_run_do_not_count():
     config = paper_config()
     before = manifest.result_settings(config, ("data", "crf", "classifier"))
     config.data.root, config.crf.workers, config.classifier.log_every = "/elsewhere", 3, 1
+    config.data.workers = 2
     assert manifest.result_settings(config, ("data", "crf", "classifier")) == before
     config.data.train_split = "train_aug"
     changed = manifest.result_settings(config, ("data", "crf", "classifier"))

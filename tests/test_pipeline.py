@@ -93,8 +93,9 @@ def test_a_rerun_computes_nothing_and_a_lost_file_is_made_again(tiny, capsys):
     assert results(tiny) == before
 
 
-def test_a_process_of_its_own_writes_the_same_and_ends_with_the_table(tiny, tmp_path):
-    command = [sys.executable, "-m", "ssenet_jax", "run", TINY, f"--workdir={tmp_path}"]
+def test_a_process_with_others_for_its_input_writes_the_same_and_ends_with_the_table(tiny, tmp_path):
+    words = [TINY, f"--workdir={tmp_path}", "--config.data.workers=1"]
+    command = [sys.executable, "-m", "ssenet_jax", "run", *words]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     table = done.stdout.splitlines()

@@ -90,17 +90,13 @@ def cut(array: np.ndarray, window: Window) -> np.ndarray:
     return array[window.top : window.top + window.height, window.left : window.left + window.width]
 
 
-def resize_part(image: Rgb, size: tuple[int, int], window: Window) -> Rgb:
-    """What `cut` takes of the resized image, at most a level apart; only that part of it is computed."""
-    (height, width), (new_height, new_width) = image.shape[:2], size
-    if (height, width) == tuple(size):
-        return cut(image, window)
+def resize_part(picture: Image.Image, size: tuple[int, int], window: Window) -> Image.Image:
+    """What `cut` takes of the resized picture, at most a level apart; only that part of it is computed."""
+    width, height = picture.size
+    new_height, new_width = size
     left, right = (min(edge * width / new_width, width) for edge in (window.left, window.left + window.width))
     top, bottom = (min(edge * height / new_height, height) for edge in (window.top, window.top + window.height))
-    picture = Image.fromarray(image)
-    return np.asarray(
-        picture.resize((window.width, window.height), Image.Resampling.BICUBIC, box=(left, top, right, bottom))
-    )
+    return picture.resize((window.width, window.height), Image.Resampling.BICUBIC, box=(left, top, right, bottom))
 
 
 def pad(part: np.ndarray, window: Window, fill: float) -> np.ndarray:

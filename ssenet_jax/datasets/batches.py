@@ -1,11 +1,15 @@
 """From a source to batches: order, augmentation and position depend on the seed and the step alone (grain)."""
 
 import sys
+from collections import deque
+from concurrent.futures import Future
+from typing import Any
 
+import cloudpickle
 import grain
 import numpy as np
 
-from ssenet_jax import cores
+from ssenet_jax import cores, processes
 from ssenet_jax.datasets.records import Source
 from ssenet_jax.datasets.transforms import Transform
 
@@ -55,13 +59,16 @@ class TrainBatches:
 
 
 class BatchIterator:
-    """The batches of `TrainBatches` from a step on, their examples prepared ahead in threads."""
+    """The batches of `TrainBatches` from a step on, their examples prepared ahead.
 
-    def __init__(self, batches: TrainBatches, start_step: int, num_threads: int):
-        self._local = batches.local
-        # one batch ahead, and an example in each thread's hands
-        options = grain.ReadOptions(num_threads=num_threads, prefetch_buffer_size=batches.local + num_threads)
-        self._examples = iter(batches.examples.to_iter_dataset(options))
+    Args:
+        examples: an iterator over the examples of one process, with grain's `set_state` and `close`.
+        local: rows of a batch.
+        start_step: the first step.
+    """
+
+    def __init__(self, examples: Any, local: int, start_step: int):
+        self._examples, self._local = examples, local
         self.set_state({"next_index": start_step})
 
     def __iter__(self):
@@ -84,16 +91,75 @@ class BatchIterator:
         self._examples.set_state({"next_index": step * self._local})
         self._step = step
 
+    def close(self) -> None:
+        """Ends the threads or processes."""
+        self._examples.close()
 
-def iterate(batches: TrainBatches, start_step: int, *, num_threads: int | None = None) -> BatchIterator:
-    """Iterates over batches from a step on.
+
+def iterate(
+    batches: TrainBatches, start_step: int, *, num_threads: int | None = None, workers: int = 0
+) -> BatchIterator:
+    """Iterates over batches from a step on, one batch and an example for each thread or process ahead.
 
     Args:
         batches: what `train_batches` gave.
         start_step: the first step.
         num_threads: threads that decode and augment; None takes one for each core of this process.
+        workers: processes that decode and augment in their place, 0 for none. Close the iterator to end them.
     """
-    return BatchIterator(batches, start_step, num_threads or cores.available())
+    if workers:
+        return BatchIterator(_InProcesses(batches, workers), batches.local, start_step)
+    threads = num_threads or cores.available()
+    options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=batches.local + threads)
+    return BatchIterator(iter(batches.examples.to_iter_dataset(options)), batches.local, start_step)
+
+
+class _InProcesses:
+    """Examples in order, made ahead in other processes.
+
+    Not by grain's `mp_prefetch`: its state is that of so many processes, they heed the signals that a run puts off, and
+    at the end of a run it leaves shared memory behind.
+    """
+
+    def __init__(self, batches: TrainBatches, workers: int):
+        try:
+            pickled = cloudpickle.dumps(batches.examples)
+        except Exception as error:  # TypeError or pickle's own, by what the source holds
+            raise ValueError(
+                f"the data set cannot be sent to other processes ({error}); set --config.data.workers=0"
+            ) from error
+        self._workers, self._ahead = workers, batches.local + workers
+        self._pool = processes.start(workers, _keep, pickled)
+        self._running: deque[Future] = deque()
+
+    def __next__(self) -> dict:
+        with processes.naming_a_kill(self._workers, "input", "data.workers"):
+            while len(self._running) < self._ahead:
+                with processes.held_signals():
+                    self._running.append(self._pool.submit(_example, self._next))
+                self._next += 1
+            return self._running.popleft().result()
+
+    def set_state(self, state: dict[str, int]) -> None:
+        while self._running:
+            self._running.pop().cancel()
+        self._next = state["next_index"]
+
+    def close(self) -> None:
+        self._pool.shutdown(cancel_futures=True)
+
+
+_kept: list = []  # in a process of a pool: what it makes examples of, pickled until the first is asked for
+
+
+def _keep(pickled: bytes) -> None:
+    _kept.append(pickled)
+
+
+def _example(index: int) -> dict:
+    if isinstance(_kept[0], bytes):
+        _kept[0] = cloudpickle.loads(_kept[0])  # here, so that what it raises reaches the caller
+    return _kept[0][index]
 
 
 def stacked(examples: list[dict]) -> dict[str, np.ndarray]:

@@ -7,6 +7,7 @@ import functools
 from collections.abc import Callable
 
 import numpy as np
+from PIL import Image, ImageOps
 
 from ssenet_jax.datasets.augment import (
     IGNORE,
@@ -61,13 +62,12 @@ def classifier_transform(
     jitter = functools.partial(colour_jitter, brightness=brightness, contrast=contrast, saturation=saturation, hue=hue)
 
     def transform(record: dict, rng: np.random.Generator) -> dict:
-        image = record["image"]
-        height, width = image.shape[:2]
-        size = long_edge_size(height, width, int(rng.integers(low, high + 1)))
+        picture = Image.fromarray(record["image"])
+        size = long_edge_size(picture.height, picture.width, int(rng.integers(low, high + 1)))
         window = random_window(rng, *size, crop)
-        part = jitter(resize_part(image, size, window), rng, whole=image)
-        part = flip_lr(part) if flip and rng.random() < 0.5 else part
-        values = normalize(part, mean, std)
+        part = jitter(resize_part(picture, size, window), rng, whole=picture)
+        part = ImageOps.mirror(part) if flip and rng.random() < 0.5 else part
+        values = normalize(np.asarray(part), mean, std)
         if brightness_shift:
             values += np.float32(rng.uniform(-brightness_shift, brightness_shift))
         return {"id": record["id"], "image": pad(values, window, 0), "labels": record["labels"]}
@@ -115,13 +115,13 @@ def affinity_transform(
         height, width = maps[0].shape[:2]
         window = random_window(rng, height, width, crop)
         image, low, high = (cut(array, window) for array in maps)
-        image = jitter(image, rng, whole=maps[0])
+        part = jitter(Image.fromarray(image), rng, whole=Image.fromarray(maps[0]))
         if flip and rng.random() < 0.5:
-            image, low, high = flip_lr(image), flip_lr(low), flip_lr(high)
+            part, low, high = ImageOps.mirror(part), flip_lr(low), flip_lr(high)
         low, high = (_mean_pool(pad(scores, window, 0), stride) for scores in (low, high))
         return {
             "id": record["id"],
-            "image": pad(normalize(image, mean, std), window, 0),
+            "image": pad(normalize(np.asarray(part), mean, std), window, 0),
             "seeds": seed_labels(low, high, record["classes"]),
         }
 
@@ -186,12 +186,13 @@ def segmenter_transform(
         factor = rng.uniform(low, high)
         height, width = (max(1, round(length * factor)) for length in mask.shape)
         window = random_window(rng, height, width, crop)
-        image, mask = resize_part(image, (height, width), window), cut(resize_mask(mask, (height, width)), window)
+        part = resize_part(Image.fromarray(image), (height, width), window)
+        mask = cut(resize_mask(mask, (height, width)), window)
         if flip and rng.random() < 0.5:
-            image, mask = flip_lr(image), flip_lr(mask)
+            part, mask = ImageOps.mirror(part), flip_lr(mask)
         return {
             "id": record["id"],
-            "image": pad(normalize(image, mean, std), window, 0),
+            "image": pad(normalize(np.asarray(part), mean, std), window, 0),
             "mask": pad(mask, window, IGNORE),
         }
 

@@ -4,26 +4,18 @@ pydensecrf holds the interpreter's lock, so images are worked on in spawned proc
 and brings in neither flax nor the input pipeline, nor jax unless `refine_batch` is called.
 """
 
-import contextlib
 import functools
-import multiprocessing
-import multiprocessing.connection
-import os
-import signal
-import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from ssenet_jax import cores
+from ssenet_jax import cores, processes
 from ssenet_jax.artifacts import Cam, write_arrays, write_mask
 from ssenet_jax.crf import dense_crf
 from ssenet_jax.datasets.augment import resize_mask
-from ssenet_jax.training.stop import SIGNALS
 
 
 class Background(NamedTuple):
@@ -150,46 +142,16 @@ def in_processes(function: Callable, calls: Iterable[tuple], workers: int) -> No
         OSError: a process was killed.
     """
     workers = workers or cores.available()
-    if workers == 1:
-        pool: Executor = ThreadPoolExecutor(1)
-    else:
-        spawn = multiprocessing.get_context("spawn")
-        pool = ProcessPoolExecutor(workers, mp_context=spawn, initializer=_end_with_parent)
+    pool: Executor = ThreadPoolExecutor(1) if workers == 1 else processes.start(workers)
     running: list[Future] = []
     try:
-        for call in calls:
-            with _held_signals():
-                running.append(pool.submit(function, *call))
-            if len(running) >= 2 * workers:
-                running.pop(0).result()
-        for future in running:
-            future.result()
-    except BrokenProcessPool as error:
-        for worker in multiprocessing.active_children():
-            worker.kill()  # the pool asks them by SIGTERM, which they do not get
-        raise OSError(
-            f"one of {workers} CRF processes was killed, most often for lack of memory; set --config.crf.workers to "
-            "fewer, and run the same command again: what is finished stays"
-        ) from error
+        with processes.naming_a_kill(workers, "CRF", "crf.workers"):
+            for call in calls:
+                with processes.held_signals():
+                    running.append(pool.submit(function, *call))
+                if len(running) >= 2 * workers:
+                    running.pop(0).result()
+            for future in running:
+                future.result()
     finally:
         pool.shutdown(cancel_futures=True)
-
-
-@contextlib.contextmanager
-def _held_signals() -> Iterator[None]:
-    """A process that is started here never gets the signals that stop a run: the one that started it decides."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-def _end_with_parent() -> None:
-    """Ends this process when its parent is gone, however that ended."""
-
-    def watch():
-        multiprocessing.connection.wait([multiprocessing.parent_process().sentinel])
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()

@@ -1,5 +1,6 @@
 """The stages that train: the classifier with and without a regulariser, AffinityNet, DeepLab."""
 
+import contextlib
 import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -145,15 +146,16 @@ def _fit(
         tensorboard=context.workdir / "tensorboard" / stage,
         **{key: settings[key] for key in ("checkpoint_every", "keep", "log_every")},
     )
-    fit(
-        recipe,
-        _start(context, job, model, init),
-        batches.iterate(dataset, 0),
-        records,
-        mesh=mesh,
-        shard_params=context.config.mesh.shard_params,
-        looks=looks,
-    )
+    with contextlib.closing(batches.iterate(dataset, 0, workers=context.config.data.workers)) as ahead:
+        fit(
+            recipe,
+            _start(context, job, model, init),
+            ahead,
+            records,
+            mesh=mesh,
+            shard_params=context.config.mesh.shard_params,
+            looks=looks,
+        )
 
 
 def _validation(context: Context, training: str) -> Callable[[dict], dict[str, float]] | None:

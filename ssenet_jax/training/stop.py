@@ -9,7 +9,8 @@ import signal
 import threading
 from collections.abc import Iterator
 
-SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+from ssenet_jax.processes import SIGNALS
+
 _came: list[int] = []
 
 
