@@ -29,10 +29,11 @@ def get_config():
     config.ser.rate = 0.5
     config.cam.scales = (0.5, 1.0, 1.5, 2.0)
     config.measure.images = 0  # without held-out photos they would be those of the training
-    # one CRF on the CAM makes better labels than the walk of an AffinityNet that is trained on few photos; narrower
-    # kernels than the published ones, which wipe small objects out
-    config.labels.source, config.labels.unreviewed, config.labels.crf = "cam", "cam", True
-    config.labels.background, config.labels.alpha = "power", 3.0
+    # where photos are few, a walk over colour and early features makes better labels than that of an AffinityNet, and
+    # than a CRF (docs/masks.md)
+    config.random_walk.features, config.random_walk.normalize = "classifier", True
+    config.labels.alpha = 0.38
+    # narrower kernels than the published ones, which wipe small objects out
     config.crf.sxy_bilateral, config.crf.srgb = 50.0, 5.0
     affinity = config.affinity
     affinity.epochs, affinity.min_steps, affinity.crop, affinity.momentum = 3, 200, 320, 0.9

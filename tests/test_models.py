@@ -17,6 +17,7 @@ from ssenet_jax.models import (
     AffinityNet,
     Backbone,
     CamNet,
+    FixedFeatures,
     default_frozen,
     output_size,
 )
@@ -81,10 +82,12 @@ def test_parameter_counts(head, backbone):
         ("cam", {"backbone": "efficientnet_lite0", "output_stride": 8}, 8),
         ("affinity", {"backbone": "efficientnet_lite0"}, AFFINITY_STRIDE),
         ("affinity", {"backbone": "efficientnet_lite0", "stride": 4}, 4),
+        ("fixed", {"backbone": "efficientnet_lite0"}, AFFINITY_STRIDE),
+        ("fixed", {"stride": 4}, 4),
     ],
 )
 def test_padded_batch_equals_each_image_alone(head, settings, stride):
-    model = NETWORKS[head](**settings, width=NARROW)
+    model = {**NETWORKS, "fixed": FixedFeatures}[head](**settings, width=NARROW)
     variables = variables_of(model)
     rng = np.random.default_rng(1)
     images = [rng.standard_normal((1, *size, 3), dtype=np.float32) for size in VALID]
@@ -95,7 +98,7 @@ def test_padded_batch_equals_each_image_alone(head, settings, stride):
     apply = jax.jit(model.apply)
     padded, _ = apply(variables, batch, sizes=jnp.asarray(VALID))
     cells = -(-VALID // stride)
-    if head != "affinity":
+    if head not in ("affinity", "fixed"):
         np.testing.assert_array_equal(output_size(VALID, model.backbone, model.output_stride), cells)
     # a backbone whose padding does not depend on parity needs one image only
     for row, (height, width) in enumerate(cells if (head, stride) == ("cam", 16) else cells[:1]):
@@ -133,6 +136,19 @@ def test_an_output_stride_that_a_backbone_has_not():
         shapes_of(CamNet(backbone="efficientnet_lite0", output_stride=4))
     with pytest.raises(ValueError, match="stride is 16; it has to divide conv4's, 8"):
         shapes_of(AffinityNet(backbone="efficientnet_lite0", stride=16))
+
+
+def test_the_distance_of_two_cells_weighs_their_colours_and_their_early_features():
+    model = FixedFeatures(backbone="efficientnet_lite0", width=NARROW)
+    variables, images = variables_of(model), jax.random.normal(jax.random.key(3), (1, 32, 48, 3))
+    features, taps = jax.jit(model.apply)(variables, images)
+    colour = np.asarray(images)[0].reshape(4, 8, 6, 8, 3).mean((1, 3)) * 128 / 255
+    conv4 = np.asarray(taps["conv4"])[0]
+    conv4 = conv4 - conv4.mean((0, 1))
+    conv4 /= np.abs(conv4).mean()
+    parts = (np.abs(part[0, 1] - part[2, 4]).mean() for part in (np.asarray(features)[0], colour, conv4))
+    distance, of_colour, of_conv4 = parts
+    np.testing.assert_allclose(distance, 2 * of_colour + 0.625 * of_conv4, rtol=1e-4)
 
 
 @pytest.mark.parametrize("factor", [2, 4])

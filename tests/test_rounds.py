@@ -43,8 +43,8 @@ def test_a_second_round_learns_from_the_first_networks_labels(tiny, tmp_path, ca
     shutil.rmtree(workdir / "predictions")
     (workdir / "manifests" / "segment.json").unlink()
     assert main(command) == 0
-    told = capsys.readouterr().out
-    assert "train_segmenter: done before" in told and "train_segmenter: 4 steps" not in told
+    told = capsys.readouterr().err
+    assert "\ntrain_segmenter: done before" in told and "\ntrain_segmenter: 4 steps" not in told
     assert "retrain_segmenter: 4 steps are too few for the loss to settle; --config.segmenter.steps=150" in told
     context = Context(read_config(workdir), workdir)
     source = context.train_source

@@ -136,21 +136,16 @@ class FixedFeatures(Network):
         """Computes the features.
 
         Args:
-            images: normalised with the backbone's mean and std; sides that the stride divides.
+            images: normalised with the backbone's mean and std.
             train: as for `CamNet`.
             sizes: as for `CamNet`; the features are zero outside the valid cells.
         """
         _, taps = self.run_backbone(images, train, sizes)
-        n, height, width = images.shape[:3]
-        rows, columns = height // self.stride, width // self.stride
-        inside = zero_outside(jnp.ones((n, height, width, 1), jnp.float32), sizes)
-
-        def pooled(x):
-            return x.reshape(n, rows, self.stride, columns, self.stride, -1).mean((2, 4))
-
-        share = pooled(inside)
+        inside = zero_outside(jnp.ones((*images.shape[:3], 1), jnp.float32), sizes)
+        share = _pooled(inside, self.stride)
+        rows, columns = share.shape[1:3]
         std = jnp.array(backbone_row(self.backbone).std, jnp.float32) / 255
-        colour = pooled(images * inside * std[None, None, None]) / jnp.maximum(share, 1e-6)
+        colour = _pooled(images * inside * std[None, None, None], self.stride) / jnp.maximum(share, 1e-6)
         conv4, stride = taps["conv4"].astype(jnp.float32), self.tap_strides[0]
         if stride != self.stride:
             conv4 = _enlarge(conv4, stride // self.stride, strided_sizes(sizes, stride), (rows, columns))
@@ -162,6 +157,14 @@ class FixedFeatures(Network):
 
 
 COLOUR, CONV4 = 2.0, 0.625
+
+
+def _pooled(x, stride):
+    """The mean over each cell, zeros beyond the last row and column included."""
+    n, height, width, channels = x.shape
+    rows, columns = -(-height // stride), -(-width // stride)
+    x = jnp.pad(x, [(0, 0), (0, rows * stride - height), (0, columns * stride - width), (0, 0)])
+    return x.reshape(n, rows, stride, columns, stride, channels).mean((2, 4))
 
 
 def _centred(x, valid):
