@@ -32,13 +32,13 @@ def get_config():
     # where photos are few, a walk over colour and early features makes better labels than that of an AffinityNet, and
     # than a CRF (docs/masks.md)
     config.random_walk.features, config.random_walk.normalize = "classifier", True
-    config.labels.alpha = 0.38
+    config.labels.alpha = 0.32
     # narrower kernels than the published ones, which wipe small objects out
     config.crf.sxy_bilateral, config.crf.srgb = 50.0, 5.0
     affinity = config.affinity
     affinity.epochs, affinity.min_steps, affinity.crop, affinity.momentum = 3, 200, 320, 0.9
     segmenter = config.segmenter
-    segmenter.epochs, segmenter.min_steps, segmenter.steps = 4, 200, 0
+    segmenter.init, segmenter.epochs, segmenter.min_steps, segmenter.steps = "classifier", 8, 200, 0
     segmenter.batch_size, segmenter.crop, segmenter.lr = 16, 320, 0.005
     for training in (classifier, affinity, segmenter):
         training.log_every = 10

@@ -44,7 +44,7 @@ def get_config(branch="ssenet"):
     # where photos are few, a walk over colour and early features makes better labels than that of an AffinityNet, and
     # than a CRF (docs/masks.md)
     config.random_walk.features, config.random_walk.normalize = "classifier", True
-    config.labels.alpha = 0.38
+    config.labels.alpha = 0.32
     # narrower kernels than the published ones, which wipe small objects out
     config.crf.sxy_bilateral, config.crf.srgb = 50.0, 5.0
 
@@ -52,7 +52,7 @@ def get_config(branch="ssenet"):
     affinity.epochs, affinity.crop, affinity.momentum = 3, 320, 0.9
 
     segmenter = config.segmenter
-    segmenter.epochs, segmenter.steps, segmenter.batch_size, segmenter.crop = 4, 0, 16, 320
-    segmenter.lr = 0.005
+    segmenter.init, segmenter.epochs, segmenter.steps = "classifier", 8, 0
+    segmenter.batch_size, segmenter.crop, segmenter.lr = 16, 320, 0.005
     config.segment.scales = (0.75, 1.0, 1.25)
     return config

@@ -123,7 +123,7 @@ def paper_config(reference: str = "code") -> ConfigDict:
             },
             "random_walk": {
                 "features": "affinity",  # AffinityNet's; "classifier": colour and its conv4, not trained for it
-                "normalize": False,  # each map by its largest score after the walk, as CAMs are
+                "normalize": False,  # each map after the walk from its tenth percentile (0) to its largest score (1)
                 "beta": 8.0,
                 "steps": 256,
                 "border": "full",

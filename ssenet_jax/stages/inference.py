@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from ssenet_jax.bicubic import resize_bicubic, scaled_sizes
 from ssenet_jax.cam import fuse_scales
@@ -159,16 +159,31 @@ def walks_function(
 
 def _on_cells(model: Any, walk: Callable, normalize: bool) -> Callable:
     """A batch's ``walk(features, scores, size)`` of each image: the model's features, the CAMs mean-pooled to cells,
-    and the valid height and width in cells. Where `normalize` says so, each map is divided by its largest score."""
+    and the valid height and width in cells. Where `normalize` says so, each map is stretched to reach from 0 to 1."""
 
     def propagate(variables, photos, cams):
         images, sizes = network_input(photos, 1.0, model.backbone)
         features, _ = model.apply(variables, images, sizes=sizes)
         scores = _pool(_zero_outside(cams.astype(jnp.float32), sizes), model.stride)
-        walked = jax.vmap(walk)(features.astype(jnp.float32), scores, -(-sizes // model.stride))
-        return walked / jnp.maximum(jnp.max(walked, (-3, -2), keepdims=True), 1e-5) if normalize else walked
+        cells = -(-sizes // model.stride)
+        walked = jax.vmap(walk)(features.astype(jnp.float32), scores, cells)
+        return jax.vmap(_stretched)(walked, _inside(scores, cells)) if normalize else walked
 
     return jax.jit(propagate)
+
+
+def _stretched(maps: Float[Array, "*n h w m"], inside: Bool[Array, "h w"]) -> Float[Array, "*n h w m"]:
+    """Each map from its tenth percentile, which becomes 0, to its largest score, which becomes 1.
+
+    A walk levels out what a photo is full of: around a small aeroplane the sky keeps half of its score, and no
+    threshold would suit that photo and the next one.
+    """
+    flat = jnp.where(inside[..., None], maps, jnp.inf).reshape(*maps.shape[:-3], -1, maps.shape[-1])
+    tenth = jnp.sum(inside, dtype=jnp.int32) // 10
+    low = jnp.take(jnp.sort(flat, axis=-2), tenth, axis=-2)[..., None, None, :]
+    high = jnp.max(maps, (-3, -2), keepdims=True)
+    stretched = jnp.clip((maps - low) / jnp.maximum(high - low, 1e-5), 0.0, 1.0)
+    return jnp.where(inside[..., None], stretched, 0.0)
 
 
 @functools.cache
