@@ -171,7 +171,8 @@ def torch_training(setting: Setting) -> list[Case]:
 
 def torch_step(setting: Setting, batch: int, compiled: bool):
     import torch
-    from torch_resnet38 import Classifier, train_step
+    from torch_resnet38 import Classifier
+    from torch_ways import train_step
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
     model = Classifier(setting.width).to(device, memory_format=torch.channels_last)

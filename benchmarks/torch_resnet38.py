@@ -79,19 +79,3 @@ class Classifier(nn.Module):
         with torch.no_grad():
             x = self.front(images)
         return self.back(x)
-
-
-def train_step(model: Classifier):
-    """A function of images and labels that does one step of SGD on the soft margin loss."""
-    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    optimizer = torch.optim.SGD(trained, lr=0.01, momentum=5e-4, weight_decay=5e-4)
-
-    def step(images, labels):
-        model.train()
-        optimizer.zero_grad(set_to_none=True)
-        loss = F.multilabel_soft_margin_loss(model(images).mean((2, 3)), labels)
-        loss.backward()
-        optimizer.step()
-        return loss.item()
-
-    return step
