@@ -28,8 +28,6 @@ def test_a_walk_over_the_classifiers_features_takes_no_affinity_net(tiny, tmp_pa
         cells = cam.maps.astype(np.float32).reshape(6, 8, 6, 8, -1).mean((1, 3))
         largest = walk.maps.max((0, 1))
         if normalize:
-            low, high = (bound * len(walk.maps) ** 2 for bound in (0.05, 0.2))  # 36 cells: a tenth is 3 of them
-            zeros = (walk.maps == 0).sum((0, 1))
-            assert (largest == 1).all() and (low <= zeros).all() and (zeros <= high).all()
+            assert (largest == 1).all() and ((walk.maps == 0).sum((0, 1)) > 36 // 10).all()
         else:
             assert (largest < cells.max((0, 1)) + 1e-3).all() and walk.maps.std() < cells.std()
