@@ -41,8 +41,9 @@ def get_config(size="full"):
     affinity = config.affinity
     affinity.init, affinity.steps, affinity.batch_size, affinity.lr = "classifier", 500, 8, 0.1
     affinity.hue = 0.0
-    config.random_walk.beta, config.random_walk.steps = 16.0, 16  # the grid is 12 x 12: a step reaches a third of it
-    config.labels.crf, config.labels.alpha = True, 0.32  # a label at the grid's resolution loses the objects' borders
+    config.random_walk.steps = 4  # the grid is 12 x 12: a step reaches a third of it
+    config.random_walk.normalize = True
+    config.labels.crf, config.labels.alpha = True, 0.35  # a label at the grid's resolution loses the objects' borders
 
     segmenter = config.segmenter
     segmenter.init, segmenter.steps, segmenter.batch_size, segmenter.lr = "classifier", 700, 8, 0.02
