@@ -83,7 +83,7 @@ class Segmenter:
     ) -> None:
         """`apply.segment_records` with this network, in batches of at most that many photos."""
         config = self.config.copy_and_resolve_references()
-        config.inference.batch_size = min(batch_size, batching.batch_of(config.inference))
+        config.inference.batch_size = min(batch_size, batching.batch_of(config.inference.batch_size))
         apply.segment_records(config, self.network, self.variables, records, finish)
 
 

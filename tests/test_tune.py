@@ -28,9 +28,14 @@ def found(workdir):
     return search(Context(read_config(workdir), workdir), 100)
 
 
-@pytest.mark.parametrize(("source", "crf"), [("cam", True), ("walk", False), ("seeds", True)])
-def test_a_run_with_the_keys_of_a_row_reaches_its_figures(workdir, found, tmp_path, source, crf):
-    row = next(one for one in found if (one.choice.scores.source, one.choice.crf) == (source, crf))
+@pytest.mark.parametrize(
+    ("source", "normalize", "crf"),
+    [("cam", False, True), ("walk", False, False), ("walk", True, True), ("seeds", False, True)],
+)
+def test_a_run_with_the_keys_of_a_row_reaches_its_figures(workdir, found, tmp_path, source, normalize, crf):
+    wanted = source, normalize, crf
+    choices = ((one, one.choice) for one in found)
+    row = next(one for one, how in choices if (how.scores.source, how.scores.normalize, how.crf) == wanted)
     config, into = read_config(workdir), tmp_path / "into"
     config.update_from_flattened_dict(row.choice.overrides())
     linked = take_over(Context(read_config(workdir), workdir), row.choice, into)

@@ -74,7 +74,7 @@ def _applied(config: ConfigDict, name: str, devices: Devices) -> list[Row]:
     row, data, one = TABLE[name], config.data, _one_of(devices)
     split = (data.eval_split or data.train_split) if row.run is apply.segment else data.train_split
     num_classes, images = size_of_data(data, split)
-    batch = batching.batch_of(config.inference, on_cpu=False)
+    batch = batching.batch_of(config.inference.batch_size, on_cpu=False)
     sizes = programs.Sizes(config, -(-batch * devices.hosts // devices.number), num_classes)
     found = programs.of_stage(config, row.run, sizes)
     if not found:

@@ -17,10 +17,10 @@ from ssenet_jax.stages.label_search import Choice, Found, search
 from ssenet_jax.stages.table import asked_for
 
 HELP = """\
-Tries every way to make labels of the CAMs, seeds and AffinityNet of a run: source, beta and steps of the walk,
-background, alpha, CRF; scored on training images that have masks. Nothing is trained, no result of the run changes.
-Prints a table, the best first, and the keys that take the best. With --into another workdir is given what the best has
-in common with this run, so that a run with those keys goes on from there:
+Tries every way to make labels of the CAMs, seeds and AffinityNet of a run: source; beta and steps of the walk, and
+whether its maps are stretched; background, alpha, CRF. Scored on training images that have masks. Nothing is trained,
+no result of the run changes. Prints a table, the best first, and the keys that take the best. With --into another
+workdir is given what the best has in common with this run, so that a run with those keys goes on from there:
   ssenet tune labels --workdir=runs/voc --into=runs/voc_best
 """
 
@@ -68,7 +68,7 @@ def take_over(context: Context, choice: Choice, into: Path) -> list[str]:
 
 def table(found: Sequence[Found]) -> str:
     """One row a choice, in percent."""
-    walk = f"{'beta':>5}{'steps':>6}"
+    walk = f"{'beta':>5}{'steps':>6}{'stretched':>11}"
     rows = [f"{'mIoU':>6}{'mFN':>8}{'mFP':>8}  {'source':<8}{walk}  {'background':<11}{'alpha':>6}  crf"]
     for choice, *figures in found:
         miou, m_fn, m_fp = (f"{100 * value:.1f}" if math.isfinite(value) else "-" for value in figures)
@@ -77,6 +77,8 @@ def table(found: Sequence[Found]) -> str:
 
 
 def _columns(choice: Choice) -> str:
-    (source, beta, steps), (kind, alpha), crf = choice
-    walk = f"{'' if beta is None else f'{beta:g}':>5}{'' if steps is None else steps:>6}"
+    (source, beta, steps, normalize), (kind, alpha), crf = choice
+    walk = (
+        f"{'' if beta is None else f'{beta:g}':>5}{'' if steps is None else steps:>6}{'yes' if normalize else '':>11}"
+    )
     return f"{source:<8}{walk}  {kind:<11}{alpha:>6g}  {'yes' if crf else 'no'}"

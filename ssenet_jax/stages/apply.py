@@ -153,5 +153,5 @@ def run_network(
     finish: Callable,
 ) -> None:
     """`batching.run` in batches and buckets of the config's section ``inference``."""
-    rows, bucket = batching.batch_of(config.inference), config.inference.bucket
+    rows, bucket = batching.batch_of(config.inference.batch_size), config.inference.bucket
     batching.run(records, prepare, function, variables, finish, batch_size=rows, bucket=bucket)

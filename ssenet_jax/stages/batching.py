@@ -11,7 +11,6 @@ from typing import NamedTuple
 
 import jax
 import numpy as np
-from ml_collections import ConfigDict
 
 from ssenet_jax.training.sharding import make_mesh, over_batch, replicated
 
@@ -28,17 +27,17 @@ class Photos(NamedTuple):
     sizes: np.ndarray | jax.Array  # (n, 2) int32, the valid heights and widths
 
 
-def batch_of(inference: ConfigDict, *, on_cpu: bool | None = None) -> int:
-    """Images in one call: what the config says, else what suits the device.
+def batch_of(batch_size: int, *, on_cpu: bool | None = None) -> int:
+    """Images in one call: so many, or for 0 what suits the device.
 
     A CPU is as fast with one as with several, which only take more memory.
 
     Args:
-        inference: section of the config.
+        batch_size: of the config's section ``inference``.
         on_cpu: what the device is; None: that which JAX computes on.
     """
     on_cpu = jax.default_backend() == "cpu" if on_cpu is None else on_cpu
-    return inference.batch_size or (1 if on_cpu else 4)
+    return batch_size or (1 if on_cpu else 4)
 
 
 def bucket_of(height: int, width: int, multiple: int) -> tuple[int, int]:

@@ -167,12 +167,12 @@ def _on_cells(model: Any, walk: Callable, normalize: bool) -> Callable:
         scores = _pool(_zero_outside(cams.astype(jnp.float32), sizes), model.stride)
         cells = -(-sizes // model.stride)
         walked = jax.vmap(walk)(features.astype(jnp.float32), scores, cells)
-        return jax.vmap(_stretched)(walked, _inside(scores, cells)) if normalize else walked
+        return jax.vmap(stretched)(walked, _inside(scores, cells)) if normalize else walked
 
     return jax.jit(propagate)
 
 
-def _stretched(maps: Float[Array, "*n h w m"], inside: Bool[Array, "h w"]) -> Float[Array, "*n h w m"]:
+def stretched(maps: Float[Array, "*n h w m"], inside: Bool[Array, "h w"]) -> Float[Array, "*n h w m"]:
     """Each map from its tenth percentile, which becomes 0, to its largest score, which becomes 1.
 
     A walk levels out what a photo is full of: around a small aeroplane the sky keeps half of its score, and no
@@ -182,8 +182,8 @@ def _stretched(maps: Float[Array, "*n h w m"], inside: Bool[Array, "h w"]) -> Fl
     tenth = jnp.sum(inside, dtype=jnp.int32) // 10
     low = jnp.take(jnp.sort(flat, axis=-2), tenth, axis=-2)[..., None, None, :]
     high = jnp.max(maps, (-3, -2), keepdims=True)
-    stretched = jnp.clip((maps - low) / jnp.maximum(high - low, 1e-5), 0.0, 1.0)
-    return jnp.where(inside[..., None], stretched, 0.0)
+    reaching = jnp.clip((maps - low) / jnp.maximum(high - low, 1e-5), 0.0, 1.0)
+    return jnp.where(inside[..., None], reaching, 0.0)
 
 
 @functools.cache

@@ -4,6 +4,7 @@ One pass over the sample scores all backgrounds without a CRF, since each is a t
 second one runs the CRF on the backgrounds around the best of each source.
 """
 
+import itertools
 import math
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -36,11 +37,12 @@ def _needs(config: ConfigDict) -> dict[str, tuple[str, ...]]:
 
 
 class Scores(NamedTuple):
-    """Where scores come from; `beta` and `steps` are those of a walk."""
+    """Where scores come from; of a walk also its `beta` and `steps`, and whether its maps are stretched."""
 
     source: str
     beta: float | None = None
     steps: int | None = None
+    normalize: bool = False
 
 
 class Choice(NamedTuple):
@@ -57,7 +59,7 @@ class Choice(NamedTuple):
         if not seeds:
             keys |= {"labels.background": self.background.kind, "labels.alpha": self.background.alpha}
         if self.scores.beta is not None:
-            keys |= {"random_walk.beta": self.scores.beta, "random_walk.steps": self.scores.steps}
+            keys |= {f"random_walk.{name}": getattr(self.scores, name) for name in ("beta", "steps", "normalize")}
         return keys
 
 
@@ -116,8 +118,10 @@ def search(context: Context, count: int) -> list[Found]:
     context.say(f"{len(sample.records)} images of {sample.split}; sources: {', '.join(there)}")
     readers = _readers(context, _walk(context, sample) if "walk" in there else None)
     found = _without_crf(context, sample, readers)
-    for source in ("cam", "walk"):
-        best = max((one for one in found if one.choice.scores.source == source), key=_by_miou, default=None)
+    without = list(found)
+    for kind in (("cam", False), ("walk", False), ("walk", True)):
+        of_kind = (one for one in without if (one.choice.scores.source, one.choice.scores.normalize) == kind)
+        best = max(of_kind, key=_by_miou, default=None)
         if best is not None:
             found += _with_crf(context, sample, best.choice, readers[best.choice.scores])
     if "seeds" in there:
@@ -145,12 +149,13 @@ def _walk(context: Context, sample: Sample) -> Place:
     """The walks of the sample at every beta and number of steps; what an earlier search left is not made again."""
     config = context.config
     betas, steps = _grid(context)
-    of = [*_made_of(context), config.random_walk.to_dict(), betas, steps]
+    options = {name: config.random_walk[name] for name in ("border", "method")}
+    of = [*_made_of(context), config.random_walk.features, options, betas, steps]
     place = Place("tune", context.workdir, f"tune/walks-{settings_hash({'of': of})}/{{id}}.npz")
     cams, training = place_of(CAMS, context.workdir), place_of(walk_training(config), context.workdir)
     model, variables = apply.walk_features(config, training)
-    options = {name: config.random_walk[name] for name in ("border", "method", "normalize")}
-    walks = inference.walks_function(model, radius=config.affinity.radius, betas=betas, steps=steps, **options)
+    options |= {"radius": config.affinity.radius, "normalize": False}
+    walks = inference.walks_function(model, betas=betas, steps=steps, **options)
 
     def finish(record, walked):
         classes = record["cam"].classes
@@ -189,16 +194,19 @@ def _readers(context: Context, walks: Place | None) -> dict[Scores, Reader]:
     if walks is None:
         return readers
 
-    def reader(place, b, s):
+    def reader(place, b, s, normalize):
         def read(record):
             walked, classes = read_arrays(place.file(record["id"], record["split"]), "walks", "classes")
-            return labels.walk_scores(Cam(walked[b, s], classes), record["image"].shape[:2], stride)
+            maps = walked[b, s].astype(np.float32)
+            if normalize:
+                maps = np.asarray(inference.stretched(maps, np.ones(maps.shape[:2], bool)))
+            return labels.walk_scores(Cam(maps, classes), record["image"].shape[:2], stride)
 
         return read
 
-    for b, beta in enumerate(_grid(context)[0]):
-        for s, steps in enumerate(_grid(context)[1]):
-            readers[Scores("walk", beta, steps)] = reader(walks, b, s)
+    betas, numbers = _grid(context)
+    for (b, beta), (s, steps), normalize in itertools.product(enumerate(betas), enumerate(numbers), (False, True)):
+        readers[Scores("walk", beta, steps, normalize)] = reader(walks, b, s, normalize)
     return readers
 
 

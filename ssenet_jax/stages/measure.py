@@ -66,7 +66,7 @@ def _with_split(source: Source, split: str, todo: Sequence[int]) -> list[dict]:
 
 
 def _on_crops(context: Context, model: Any, variables: dict, records: Sequence[dict]) -> Crops:
-    crop, rows = context.config.classifier.crop, batching.batch_of(context.config.inference)
+    crop, rows = context.config.classifier.crop, batching.batch_of(context.config.inference.batch_size)
     function, found = error_function(model), []
     for start in range(0, len(records), rows):
         part = records[start : start + rows]

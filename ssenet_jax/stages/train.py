@@ -163,7 +163,7 @@ def _validation(context: Context, training: str) -> Callable[[dict], dict[str, f
     source = context.validation_images()
     if not len(source):
         return None
-    model, rows = context.network(training), batch_of(context.config.inference)
+    model, rows = context.network(training), batch_of(context.config.inference.batch_size)
     crop, facts = context.config.classifier.crop, (context.backbone.mean, context.backbone.std)
     scores_of = jax.jit(lambda variables, images: class_maps(model, variables, images).scores)
 
