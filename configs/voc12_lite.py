@@ -2,9 +2,8 @@
 
     ssenet run --config=voc12_lite --config.data.root=/data/VOCdevkit --workdir=runs/voc
 
-Trains the baseline's classifier too, for its CAMs, and measures both; ``--config=voc12_lite:fast`` does neither and
-leaves out the second round of the segmentation network. ``--config=voc12_lite:baseline`` takes every stage without the
-second branch, ``--config=voc12_lite:seam`` with SEAM instead. README.md has what we measured.
+Trains the baseline's classifier too, for its CAMs, and measures both; ``--config=voc12_lite:fast`` does
+neither. ``--config=voc12_lite:baseline`` takes every stage without the second branch, ``--config=voc12_lite:seam`` with SEAM instead. README.md has what we measured.
 """
 
 from ssenet_jax.config import paper_config
