@@ -2,8 +2,9 @@
 
     ssenet run --config=voc12_lite --config.data.root=/data/VOCdevkit --workdir=runs/voc
 
-Trains the baseline's classifier too, for its CAMs, and measures both; ``--config=voc12_lite:fast`` does
-neither. ``--config=voc12_lite:baseline`` takes every stage without the second branch, ``--config=voc12_lite:seam`` with SEAM instead. README.md has what we measured.
+Trains the baseline's classifier too, for its CAMs, and measures both; ``--config=voc12_lite:fast`` does neither.
+``--config=voc12_lite:baseline`` takes every stage without the second branch, ``--config=voc12_lite:seam`` with SEAM
+instead. README.md has what we measured.
 """
 
 from ssenet_jax.config import paper_config
@@ -23,6 +24,7 @@ def get_config(branch="ssenet"):
     config = paper_config()
     config.title = f"{name} on VOC 2012, EfficientNet-Lite0"
     config.baseline = branch in ("ssenet", "seam")
+    config.measure.images = 0 if branch == "fast" else config.measure.images
     config.model.backbone = "efficientnet_lite0"
     config.init.weights = "efficientnet_lite0"
 
