@@ -81,17 +81,18 @@ def test_a_change_of_what_was_reviewed_makes_those_labels_again(ledger, labelled
     assert (labelled()[0]["a"] == 2).all()
 
 
-def test_a_training_on_labels_of_another_review_is_not_taken_for_done(ledger, labelled, scored_run):
+@pytest.mark.parametrize("stage", ["train_segmenter", "retrain_segmenter"])
+def test_a_training_on_labels_of_another_review_is_not_taken_for_done(ledger, labelled, scored_run, stage):
     context = Context(*scored_run)
     row = decide(ledger, "a", "corrected", DRAWN)
     labelled()
-    path, settings = context.manifest("train_segmenter"), final.settings_of("train_segmenter", scored_run[0])
-    manifest.write_manifest(path, settings, complete=False, made_from=final.made_from("train_segmenter", context))
+    path, settings = context.manifest(stage), final.settings_of(stage, scored_run[0])
+    manifest.write_manifest(path, settings, complete=False, made_from=final.made_from(stage, context))
     decide(ledger, "a", "rejected", known=row)
-    assert not final.is_complete("train_segmenter", context)
+    assert not final.is_complete(stage, context)
     labelled()
-    with pytest.raises(ValueError, match="train_segmenter from other data: reviewed was"):
-        final.is_complete("train_segmenter", context)
+    with pytest.raises(ValueError, match=f"{stage} from other data: reviewed was"):
+        final.is_complete(stage, context)
 
 
 def test_fingerprints_follow_decisions_and_masks_and_not_their_time(ledger, scored_run):

@@ -1,4 +1,5 @@
-"""The networks of the method: a classifier that gives class activation maps, AffinityNet, and DeepLab.
+"""The networks of the method: a classifier that gives class activation maps, AffinityNet, features to walk over that
+nothing is trained for, and DeepLab.
 
 Each is a backbone and a head; the backbone's variables sit under "backbone" in all of them, so that weights move
 between them.
@@ -13,6 +14,7 @@ from ssenet_jax.models.layers import (
     Norm,
     channel_dropout,
     fill_outside,
+    pool_cells,
     scale_width,
     strided_sizes,
     zero_outside,
@@ -142,10 +144,10 @@ class FixedFeatures(Network):
         """
         _, taps = self.run_backbone(images, train, sizes)
         inside = zero_outside(jnp.ones((*images.shape[:3], 1), jnp.float32), sizes)
-        share = _pooled(inside, self.stride)
+        share = pool_cells(inside, self.stride)
         rows, columns = share.shape[1:3]
         std = jnp.array(backbone_row(self.backbone).std, jnp.float32) / 255
-        colour = _pooled(images * inside * std[None, None, None], self.stride) / jnp.maximum(share, 1e-6)
+        colour = pool_cells(images * inside * std[None, None, None], self.stride) / jnp.maximum(share, 1e-6)
         conv4, stride = taps["conv4"].astype(jnp.float32), self.tap_strides[0]
         if stride != self.stride:
             conv4 = _enlarge(conv4, stride // self.stride, strided_sizes(sizes, stride), (rows, columns))
@@ -157,14 +159,6 @@ class FixedFeatures(Network):
 
 
 COLOUR, CONV4 = 2.0, 0.625
-
-
-def _pooled(x, stride):
-    """The mean over each cell, zeros beyond the last row and column included."""
-    n, height, width, channels = x.shape
-    rows, columns = -(-height // stride), -(-width // stride)
-    x = jnp.pad(x, [(0, 0), (0, rows * stride - height), (0, columns * stride - width), (0, 0)])
-    return x.reshape(n, rows, stride, columns, stride, channels).mean((2, 4))
 
 
 def _centred(x, valid):

@@ -37,6 +37,14 @@ def zero_outside(x: Float[Array, "n h w f"], sizes: Int[Array, "n 2"] | None) ->
     return jnp.where((rows[:, :, None] & columns[:, None, :])[..., None], x, jnp.zeros((), x.dtype))
 
 
+def pool_cells(x: Float[Array, "n h w f"], stride: int) -> Float[Array, "n h2 w2 f"]:
+    """The mean over each cell of so many pixels a side; what a last row or column lacks counts as zero."""
+    n, height, width, channels = x.shape
+    rows, columns = -(-height // stride), -(-width // stride)
+    x = jnp.pad(x, [(0, 0), (0, rows * stride - height), (0, columns * stride - width), (0, 0)])
+    return x.reshape(n, rows, stride, columns, stride, channels).mean((2, 4))
+
+
 def fill_outside(x: Float[Array, "n h w f"], sizes: Int[Array, "n 2"] | None) -> Float[Array, "n h w f"]:
     """Repeats the last valid row and column outwards, so that a bilinear resize sees the edge of the unpadded image."""
     if sizes is None:

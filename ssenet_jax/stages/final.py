@@ -32,7 +32,7 @@ def made_from(name: str, context: Context) -> manifest.MadeFrom:
     identity: dict[str, Any] = {split: source.identity for split, source in sources.items()}
     if images is None and "init" in sections_of(name, context.config):
         identity["weights"] = _weights(name, context)
-    if images is None and context.config.labels.source == "reviewed" and LABELS in needs_of(name, context.config):
+    if TABLE[name].training == "segmenter" and context.config.labels.source == "reviewed":
         identity["reviewed"] = reviewed.joined(labels.origins(context, place_of(LABELS, context.workdir)))
     found = {f"{split}/{image}": state for split in sources for image, state in context.fingerprints(split).items()}
     return manifest.MadeFrom(identity, found)

@@ -15,6 +15,7 @@ from ssenet_jax.cam import fuse_scales
 from ssenet_jax.crf import jax_backend
 from ssenet_jax.equivariance import resize_valid
 from ssenet_jax.models import BACKBONES, SeamNet, output_size
+from ssenet_jax.models.layers import pool_cells
 from ssenet_jax.random_walk import random_walk, transition
 from ssenet_jax.seam import normalize_refined, resize_aligned_valid
 from ssenet_jax.stages.batching import Photos
@@ -164,7 +165,7 @@ def _on_cells(model: Any, walk: Callable, normalize: bool) -> Callable:
     def propagate(variables, photos, cams):
         images, sizes = network_input(photos, 1.0, model.backbone)
         features, _ = model.apply(variables, images, sizes=sizes)
-        scores = _pool(_zero_outside(cams.astype(jnp.float32), sizes), model.stride)
+        scores = pool_cells(_zero_outside(cams.astype(jnp.float32), sizes), model.stride)
         cells = -(-sizes // model.stride)
         walked = jax.vmap(walk)(features.astype(jnp.float32), scores, cells)
         return jax.vmap(stretched)(walked, _inside(scores, cells)) if normalize else walked
@@ -244,11 +245,6 @@ def _inside(x: Array, sizes: Array) -> Array:
     inside_rows = jnp.arange(x.shape[1], dtype=sizes.dtype)[None] < sizes[:, :1]
     inside_columns = jnp.arange(x.shape[2], dtype=sizes.dtype)[None] < sizes[:, 1:]
     return inside_rows[:, :, None] & inside_columns[:, None, :]
-
-
-def _pool(x: Array, stride: int) -> Array:
-    n, h, w, k = x.shape
-    return x.reshape(n, h // stride, stride, w // stride, stride, k).mean((2, 4))
 
 
 def cells_of(size: tuple[int, int], stride: int) -> tuple[int, int]:
