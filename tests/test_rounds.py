@@ -39,7 +39,7 @@ def test_a_second_round_learns_from_the_first_networks_labels(tiny, tmp_path, ca
     shutil.copytree(tiny, workdir)
     command = ["run", "--config=scenes:tiny", f"--workdir={workdir}", "--config.segmenter.rounds=1"]
     assert main(command) == 2
-    assert "holds results of segment with reads=['train_segmenter'], but the config says" in capsys.readouterr().err
+    assert "holds results of segment with segmenter.rounds=0, but the config says 1" in capsys.readouterr().err
     shutil.rmtree(workdir / "predictions")
     (workdir / "manifests" / "segment.json").unlink()
     assert main(command) == 0

@@ -11,14 +11,15 @@ from ssenet_jax.report import page
 from ssenet_jax.report.gallery import Shown
 from ssenet_jax.stages import doubt, labels, manifest, reviewed, score
 from ssenet_jax.stages.context import Context
-from ssenet_jax.stages.table import LABELS, TABLE, asked_for, needs_of, place_of, sections_of
+from ssenet_jax.stages.table import LABELS, PREDICTIONS, TABLE, asked_for, place_of, sections_of
 from ssenet_jax.training import recipes
 
 
 def settings_of(name: str, config: ConfigDict) -> dict:
-    """What decides the result of a stage: its settings, those of every stage before it, and which stages it reads."""
+    """The settings that decide the result of a stage, its own and those of every stage before it."""
     settings = manifest.result_settings(config, sections_of(name, config))
-    return {**settings, "reads": list(needs_of(name, config))} if callable(TABLE[name].needs) else settings
+    # of the stages of a network, only what applies it depends on which round that was trained in
+    return {**settings, "segmenter.rounds": config.segmenter.rounds} if name == PREDICTIONS else settings
 
 
 def made_from(name: str, context: Context) -> manifest.MadeFrom:
