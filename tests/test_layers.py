@@ -9,7 +9,8 @@ import pytest
 from jax.test_util import check_grads
 
 from ssenet_jax.models.depthwise import _library, depthwise_conv
-from ssenet_jax.models.layers import Conv, DepthwiseConv, Norm, pointwise, relu6
+from ssenet_jax.models.inverted_residual import InvertedResidual, _in_strips
+from ssenet_jax.models.layers import Conv, DepthwiseConv, Norm, pointwise, relu6, strided_sizes, zero_outside
 
 
 def norm_case(mode):
@@ -101,6 +102,38 @@ def test_depthwise_convolution_and_its_gradients_equal_the_library(shape, kernel
     pairs = zip((ours, *our_pullback(cotangent)), (theirs, *their_pullback(cotangent)), strict=True)
     for mine, expected in pairs:
         np.testing.assert_allclose(mine, expected, atol=1e-5 * np.abs(expected).max())
+
+
+@pytest.mark.parametrize(
+    ("shape", "sizes", "kernel", "stride", "dilation", "expansion"),
+    [
+        ((50, 9, 6), None, 3, 1, 1, 6),
+        ((37, 12, 4), None, 5, 2, 1, 1),
+        ((71, 8, 6), [[71, 5], [40, 8]], 3, 2, 1, 6),
+        ((44, 10, 6), [[44, 10], [21, 3]], 5, 1, 2, 6),
+    ],
+)
+def test_a_block_in_strips_is_the_block_layer_by_layer(shape, sizes, kernel, stride, dilation, expansion):
+    block = InvertedResidual(6, kernel, stride, dilation, expansion, "frozen", jnp.float32)
+    x = jax.random.normal(jax.random.key(8), (2, *shape))
+    variables = jax.tree.map(lambda leaf: leaf + 0.1, block.init(jax.random.key(9), x, None, False))
+    sizes = None if sizes is None else jnp.array(sizes, jnp.int32)
+
+    def run(params, x, method=None):
+        return block.apply({**variables, "params": params}, x, sizes, False, method=method)
+
+    def valid(y):
+        return zero_outside(y, strided_sizes(sizes, stride))
+
+    strips = _in_strips(block, variables["params"], variables["batch_stats"], x, sizes)
+    whole, pull_back = jax.vjp(partial(run, method="layers"), variables["params"], x)
+    np.testing.assert_allclose(valid(run(variables["params"], x)), valid(whole), atol=1e-5)
+    np.testing.assert_allclose(valid(strips), valid(whole), atol=1e-5)
+    _, our_pull_back = jax.vjp(run, variables["params"], x)
+    cotangent = valid(jnp.ones_like(whole))
+    jax.tree.map(
+        partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-5), our_pull_back(cotangent), pull_back(cotangent)
+    )
 
 
 def test_written_gradients_equal_numerical_ones():

@@ -34,6 +34,11 @@ def library_form() -> Iterator[None]:
         _always_library.reset(token)
 
 
+def uses_library() -> bool:
+    """Whether what is traced now is to have no form of our own."""
+    return _always_library.get()
+
+
 @partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4))
 def depthwise_conv(
     x: Float[Array, "n h w f"], kernel: Float[Array, "p q 1 f"], pads: Pads, stride: int, dilation: int
@@ -48,7 +53,7 @@ def depthwise_conv(
         dilation: step between the kernel's taps.
     """
     settings = {"pads": pads, "stride": stride, "dilation": dilation}
-    if _always_library.get():
+    if uses_library():
         return _library(x, kernel, **settings)
     return lax.platform_dependent(
         x, kernel, cpu=partial(_sum_of_taps, **settings), default=partial(_library, **settings)
@@ -108,7 +113,10 @@ def _padded(image, row_pads, column_pads, step=1):
     return lax.pad(image.astype(jnp.float32), jnp.float32(0), pads)
 
 
-def _weighted_sum(image, kernel, stride, dilation):
+def weighted_sum(
+    image: Float[Array, "h w f"], kernel: Float[Array, "p q 1 f"], stride: int, dilation: int
+) -> Float[Array, "h2 w2 f"]:
+    """The depthwise convolution of one image, without padding, as a sum of its taps."""
     weights = kernel.astype(jnp.float32).reshape(-1, 1, 1, kernel.shape[-1])
     return reduce(
         jnp.add, (tap * w for tap, w in zip(_taps(image, kernel.shape, stride, dilation), weights, strict=True))
@@ -117,7 +125,7 @@ def _weighted_sum(image, kernel, stride, dilation):
 
 def _sum_of_taps(x, kernel, *, pads, stride, dilation):
     def convolve(image):
-        return _weighted_sum(_padded(image, *pads), kernel, stride, dilation).astype(x.dtype)
+        return weighted_sum(_padded(image, *pads), kernel, stride, dilation).astype(x.dtype)
 
     return lax.map(convolve, x)
 
@@ -131,7 +139,7 @@ def _input_gradient(x, kernel, gradient, *, pads, stride, dilation):
         spread.append((extent - before, extent - after + unused))
 
     def convolve(image):
-        return _weighted_sum(_padded(image, *spread, stride), kernel[::-1, ::-1], 1, dilation).astype(x.dtype)
+        return weighted_sum(_padded(image, *spread, stride), kernel[::-1, ::-1], 1, dilation).astype(x.dtype)
 
     return lax.map(convolve, gradient)
 

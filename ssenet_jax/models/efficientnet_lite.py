@@ -14,7 +14,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from ssenet_jax.models.backbone import Backbone, torch_name
-from ssenet_jax.models.layers import Conv, DepthwiseConv, Norm, relu6, rematerialised, scale_width, strided_sizes
+from ssenet_jax.models.inverted_residual import EPSILON, InvertedResidual
+from ssenet_jax.models.layers import Conv, Norm, relu6, rematerialised, scale_width, strided_sizes
 
 
 class Stage(NamedTuple):
@@ -37,33 +38,6 @@ _STAGES = (
     Stage(1, 3, 1, 6, 320),
 )
 _CONV4_STAGE, _CONV5_STAGE = 2, 4
-_EPSILON = 1e-3
-
-
-class InvertedResidual(nn.Module):
-    """Widen (1x1), filter a channel at a time, narrow (1x1); added to its input where the shapes agree."""
-
-    channels: int
-    kernel: int
-    stride: int
-    dilation: int
-    expansion: int
-    norm: str
-    dtype: jnp.dtype
-
-    @nn.compact
-    def __call__(self, x, sizes, train):
-        def norm(name):
-            return Norm(self.norm, _EPSILON, self.dtype, name=name)
-
-        y = x
-        if self.expansion > 1:
-            y = Conv(x.shape[-1] * self.expansion, 1, dtype=self.dtype, name="expand_conv")(y)
-            y = relu6(norm("bn0")(y, train))
-        filters = DepthwiseConv(self.kernel, self.stride, self.dilation, self.dtype, name="depthwise_conv")
-        y = relu6(norm("bn1")(filters(y, sizes), train))
-        y = norm("bn2")(Conv(self.channels, 1, dtype=self.dtype, name="project_conv")(y), train)
-        return x + y if self.stride == 1 and x.shape[-1] == self.channels else y
 
 
 class EfficientNetLite(nn.Module):
@@ -88,7 +62,7 @@ class EfficientNetLite(nn.Module):
         self, images: Float[Array, "n h w 3"], train: bool = False, sizes: Int[Array, "n 2"] | None = None
     ) -> tuple[Float[Array, "n h2 w2 f"], dict[str, Array]]:
         stem = Conv(scale_width(32, self.width), 3, 2, padding="same", dtype=self.dtype, name="conv_stem")
-        x = relu6(Norm(self.norm, _EPSILON, self.dtype, name="bn0")(stem(images, sizes), train))
+        x = relu6(Norm(self.norm, EPSILON, self.dtype, name="bn0")(stem(images, sizes), train))
         sizes = strided_sizes(sizes, 2)
         block = rematerialised(InvertedResidual, self.remat)
         stage_outputs = []
@@ -109,7 +83,7 @@ class EfficientNetLite(nn.Module):
             stage_outputs.append(x)
         taps = {"conv4": stage_outputs[_CONV4_STAGE], "conv5": stage_outputs[_CONV5_STAGE], "conv6": x}
         head = Conv(scale_width(1280, self.width), 1, dtype=self.dtype, name="conv_head")(x)
-        return relu6(Norm(self.norm, _EPSILON, self.dtype, name="bn1")(head, train)), taps
+        return relu6(Norm(self.norm, EPSILON, self.dtype, name="bn1")(head, train)), taps
 
 
 def _grid(stages: tuple[Stage, ...], number: int, output_stride: int) -> list[tuple[int, int]]:
