@@ -11,17 +11,23 @@ from pathlib import Path
 import jax
 import numpy as np
 
+SETTLE = 0.3  # seconds between two ways: threads that a library leaves spinning would take cores from the next one
 RESULTS = Path(__file__).parent / "results"
 DATA = Path(os.environ.get("SSENET_DATA", Path(__file__).parents[2] / "shared"))
 
 
 def in_turn(ways: dict[str, Callable], repeats: int = 5) -> dict[str, list[float]]:
-    """Seconds of each way, A B A B .., after one call of each that is not counted; waits for jax's results."""
+    """Seconds of each way, A B A B .., after two calls of each that are not counted; waits for jax's results.
+
+    The second call of a training step compiles again, for the state that the first one placed.
+    """
     seconds: dict[str, list[float]] = {name: [] for name in ways}
     for way in ways.values():
         jax.block_until_ready(way())
+        jax.block_until_ready(way())
     for _ in range(repeats):
         for name, way in ways.items():
+            time.sleep(SETTLE)
             start = time.perf_counter()
             jax.block_until_ready(way())
             seconds[name].append(time.perf_counter() - start)

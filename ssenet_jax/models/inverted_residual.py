@@ -1,7 +1,7 @@
 """EfficientNet's block, with a CPU form for when nothing in it learns: a strip of rows at a time.
 
 The wide maps inside a block are six times its input. Computed whole, they go to memory and back for every layer; a
-strip's stay in cache. So CAM inference, predictions and the frozen front of a training take half of the time.
+strip's stay in cache. The CAM of a photo takes a fifth less time that way, a third less without huge pages.
 """
 
 from functools import partial
