@@ -9,7 +9,7 @@ import signal
 import sys
 from typing import NamedTuple
 
-from ssenet_jax import __version__
+from ssenet_jax import __version__, huge_pages
 from ssenet_jax.messages import one_line
 from ssenet_jax.training import stop
 
@@ -17,7 +17,8 @@ from ssenet_jax.training import stop
 class Command(NamedTuple):
     """One row: a module of `commands` with HELP, add_arguments(parser) and run(options, other words) -> exit code.
 
-    With `heeds_signals` a signal sets a flag that the command looks at; others end where they are.
+    With `heeds_signals` a signal sets a flag that the command looks at; others end where they are. Those are the ones
+    that compute for long.
     """
 
     module: str
@@ -41,6 +42,9 @@ COMMANDS = {
 
 def console() -> None:
     """Entry point of the console command."""
+    row = COMMANDS.get(sys.argv[1]) if len(sys.argv) > 1 else None
+    if row and row.heeds_signals:
+        huge_pages.start_with()
     _open_streams()
     code = main(sys.argv[1:])
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # no traceback while the interpreter ends
