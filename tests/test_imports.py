@@ -17,6 +17,7 @@ PIPELINE = ("grain", "tensorflow_datasets", "array_record")
 FLOW = """
 messages
 cores
+huge_pages
 processes
 config
 palette
