@@ -94,6 +94,50 @@ def ser_loss(
     return jnp.sum(distance * labels, axis=-1) / jnp.maximum(jnp.sum(labels, axis=-1), 1)
 
 
+def mean_of_largest(values: Float[Array, "n m"], count: int) -> Float[Array, " n"]:
+    """Mean of the `count` largest values of each row, found by counting, where a sort takes ten times as long.
+
+    Equal values share the gradient of the places that are left for them.
+
+    Args:
+        values: float32.
+        count: 1 to m.
+
+    Returns:
+        One value per row.
+
+    Examples:
+        >>> import jax.numpy as jnp
+        >>> print(mean_of_largest(jnp.array([[3.0, -1.0, 5.0, 0.0]]), 2))
+        [4.]
+    """
+    last = _nth_largest(jax.lax.stop_gradient(values), count)[:, None]
+    above = ~(values <= last)  # a NaN too
+    tied = values == last
+    places = count - jnp.sum(above, axis=-1, dtype=values.dtype)
+    of_tied = jnp.mean(values, axis=-1, where=tied)
+    return (jnp.sum(values, axis=-1, where=above) + places * of_tied) / count
+
+
+def _nth_largest(values: Array, n: int) -> Array:
+    bits = jax.lax.bitcast_convert_type(values, jnp.int32)
+    ordered = jnp.where(bits < 0, bits ^ 0x7FFFFFFF, bits)  # integers in the order of the floats
+
+    def reached(bound: Array) -> Array:
+        return jnp.sum(ordered >= bound[:, None], axis=-1) >= n
+
+    def next_bit(i: Array, bound: Array) -> Array:
+        higher = bound | (1 << (30 - i))
+        return jnp.where(reached(higher), higher, bound)
+
+    zero = jnp.zeros(values.shape[0], jnp.int32)
+    lowest = jnp.where(reached(zero), zero, jnp.iinfo(jnp.int32).min)
+    # mostly it is zero, where maps of absent classes are compared
+    settled = jnp.all((lowest == 0) & ~reached(zero + 1))
+    found = jax.lax.cond(settled, lambda: lowest, lambda: jax.lax.fori_loop(0, 31, next_bit, lowest))
+    return jax.lax.bitcast_convert_type(jnp.where(found < 0, found ^ 0x7FFFFFFF, found), jnp.float32)
+
+
 def affinity_loss(
     affinity: Float[Array, "n d p"],
     bg_pos: Num[Array, "n d p"],

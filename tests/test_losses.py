@@ -40,6 +40,31 @@ def test_soft_margin_is_the_mean_binary_cross_entropy_and_survives_large_logits(
     assert np.isfinite(loss) and np.isfinite(gradient).all()
 
 
+def test_the_mean_of_the_largest_is_that_of_a_sort_with_its_gradient():
+    values = np.asarray(random(3, 3, 200)).copy()
+    values[1, :150] = 0  # the last of the largest is one of many zeros
+    values[2] = -np.abs(values[2])
+
+    def by_sort(values):
+        return jnp.mean(jnp.sort(values, axis=-1)[:, -70:], axis=-1)
+
+    def by_counting(values):
+        return losses.mean_of_largest(values, 70)
+
+    for rows in (values, values[1:2], values[2:], -values):
+        weights = jnp.where(rows == 0, 0.0, 1.0)  # which of equal values a sort takes is its own affair
+        (expected, of_sort), (found, of_counting) = (jax.vjp(f, jnp.asarray(rows)) for f in (by_sort, by_counting))
+        np.testing.assert_allclose(found, expected, rtol=1e-6)
+        gradients = [weights * pull_back(jnp.ones(len(rows)))[0] for pull_back in (of_sort, of_counting)]
+        np.testing.assert_allclose(gradients[1], gradients[0], rtol=1e-6)
+
+
+def test_equal_values_share_the_gradient_and_a_nan_shows():
+    gradient = jax.grad(lambda values: losses.mean_of_largest(values, 2).sum())(jnp.array([[1.0, 3.0, 1.0, 0.0]]))
+    np.testing.assert_allclose(gradient, [[0.25, 0.5, 0.25, 0.0]])
+    assert np.isnan(losses.mean_of_largest(jnp.array([[1.0, jnp.nan, 2.0]]), 2)).all()
+
+
 @pytest.mark.parametrize("normalize", ["max", "none"])
 @pytest.mark.parametrize("classes", ["all", "present"])
 def test_every_option_of_ser_loss_has_finite_gradients_through_both_arguments(normalize, classes):
