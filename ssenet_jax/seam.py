@@ -20,6 +20,8 @@ NetFn = Callable[..., tuple[Array, Array]]
 # cells whose correlations with all others exist at once; an image of 1,000 pixels has 15,625 cells
 _COLUMNS = 1024
 _highest = jax.lax.Precision.HIGHEST
+# a batch whose images have at most so many classes, nearly every one of VOC's, is compared on these alone
+_FEW_CLASSES = 4
 
 
 def aligned_matrix(
@@ -190,31 +192,68 @@ def seam_loss(
     if branches[0][0].shape[-1] != labels.shape[-1] + 1:
         maps = branches[0][0].shape[-1]
         raise ValueError(f"seam_loss: {maps} maps for {labels.shape[-1]} classes; expected one more, the background")
-    labels = jnp.concatenate([jnp.ones((labels.shape[0], 1), jnp.float32), labels.astype(jnp.float32)], axis=-1)
-    (cam, refined), (cam_s, refined_s) = (
-        tuple(resize_aligned(x.astype(jnp.float32), at) for x in maps)
-        for maps, at in zip(branches, ((h, w), small), strict=True)
-    )
-
-    def shown(x: Array) -> Array:
-        return resize_aligned(_max_norm(x), small) * labels[:, None, None, :]
-
-    large, large_refined, little, little_refined = map(shown, (cam, refined, cam_s, refined_s))
+    labels = labels.astype(jnp.float32)
+    (cam, refined), (cam_s, refined_s) = (tuple(x.astype(jnp.float32) for x in maps) for maps in branches)
     parts = {
-        "loss_cls": _classification(cam, labels),
-        "loss_cls_s": _classification(cam_s, labels),
-        "loss_min": _lowest_quarter(refined, labels),
-        "loss_min_s": _lowest_quarter(refined_s, labels),
-        "loss_er": jnp.mean(jnp.abs(large - little)[..., 1:]),
-        "loss_ecr": _largest_fifth(jnp.abs(_peaks(little) - large_refined)),
-        "loss_ecr_s": _largest_fifth(jnp.abs(_peaks(large) - little_refined)),
+        "loss_cls": _classification(cam, (h, w), labels),
+        "loss_cls_s": _classification(cam_s, small, labels),
+        **_of_present_classes((cam, refined, cam_s, refined_s), labels, (h, w), small),
     }
     halves = parts["loss_cls"] + parts["loss_cls_s"] + parts["loss_min"] + parts["loss_min_s"]
     return halves / 2 + parts["loss_er"] + parts["loss_ecr"] + parts["loss_ecr_s"], parts
 
 
-def _classification(cam: Array, labels: Array) -> Array:
-    return jnp.mean(multilabel_soft_margin_loss(jnp.mean(cam, axis=(1, 2))[:, 1:], labels[:, 1:]))
+def _classification(cam: Array, size: tuple[int, int], labels: Array) -> Array:
+    """Loss of the means of the map enlarged to a size, which are weighted means of its cells."""
+    rows, cols = (
+        jnp.mean(aligned_matrix(before, after, before, after), axis=0)
+        for before, after in zip(cam.shape[1:3], size, strict=True)
+    )
+    scores = jnp.einsum("nhwk,h,w->nk", cam, rows, cols, precision=_highest)
+    return jnp.mean(multilabel_soft_margin_loss(scores[:, 1:], labels))
+
+
+def _of_present_classes(maps: tuple[Array, ...], labels: Array, size: tuple[int, int], small: tuple[int, int]) -> dict:
+    """The terms to which absent classes add zeros, computed without most of these: 21 maps in full size cost much."""
+    n, c = labels.shape
+
+    @jax.checkpoint
+    def of_all() -> dict:
+        return _comparisons(maps, labels, size, small, c)
+
+    def of_a_few() -> dict:
+        few = jnp.argsort(-labels, axis=-1)[:, :_FEW_CLASSES]
+        channels = jnp.concatenate([jnp.zeros((n, 1), few.dtype), few + 1], axis=-1)[:, None, None, :]
+        taken = tuple(jnp.take_along_axis(x, channels, axis=-1) for x in maps)
+        return _comparisons(taken, jnp.take_along_axis(labels, few, axis=-1), size, small, c)
+
+    if c <= _FEW_CLASSES:
+        return of_all()
+    return jax.lax.cond(jnp.all(jnp.sum(labels, axis=-1) <= _FEW_CLASSES), of_a_few, of_all)
+
+
+def _comparisons(
+    maps: tuple[Array, ...], labels: Array, size: tuple[int, int], small: tuple[int, int], num_classes: int
+) -> dict[str, Array]:
+    """What is required of an image's two maps and its copy's; those of classes that are not there are zeros."""
+    cam, refined, cam_s, refined_s = (
+        resize_aligned(x, at) for x, at in zip(maps, (size, size, small, small), strict=True)
+    )
+    labels = jnp.pad(labels, ((0, 0), (1, 0)), constant_values=1.0)
+
+    def shown(x: Array) -> Array:
+        return resize_aligned(_max_norm(x), small) * labels[:, None, None, :]
+
+    large, large_refined, little, little_refined = map(shown, (cam, refined, cam_s, refined_s))
+    cells = math.prod(small)
+    fifth = max(1, int((num_classes + 1) * cells * 0.2))
+    return {
+        "loss_min": _lowest_quarter(refined, labels),
+        "loss_min_s": _lowest_quarter(refined_s, labels),
+        "loss_er": jnp.sum(jnp.abs(large - little)[..., 1:]) / (len(labels) * num_classes * cells),
+        "loss_ecr": _mean_of_largest(jnp.abs(_peaks(little) - large_refined), fifth),
+        "loss_ecr_s": _mean_of_largest(jnp.abs(_peaks(large) - little_refined), fifth),
+    }
 
 
 def _max_norm(cam: Array, eps: float = 1e-5) -> Array:
@@ -229,7 +268,8 @@ def _lowest_quarter(refined: Array, labels: Array) -> Array:
     return -jnp.mean(mean_of_largest(-jax.nn.relu(best), max(1, best.shape[1] // 4)))
 
 
-def _largest_fifth(differences: Array) -> Array:
-    """Mean over the fifth of an image's values that are the largest."""
+def _mean_of_largest(differences: Array, count: int) -> Array:
+    """Mean over so many of an image's differences, the largest; where there are fewer the others are zeros."""
     flat = differences.reshape(differences.shape[0], -1)
-    return jnp.mean(mean_of_largest(flat, max(1, int(flat.shape[1] * 0.2))))
+    among = min(count, flat.shape[1])
+    return jnp.mean(mean_of_largest(flat, among)) * (among / count)

@@ -113,6 +113,20 @@ def test_loss_and_gradient_are_finite(factor):
     assert all(np.all(np.isfinite(leaf)) for leaf in jax.tree.leaves(step(params)))
 
 
+@pytest.mark.parametrize("present", [2, 5])
+def test_leaving_absent_classes_out_changes_neither_loss_nor_gradient(present, monkeypatch):
+    labels = jnp.zeros((2, 7)).at[0, 3].set(1.0).at[1, 7 - present :].set(1.0)
+    params, images = {"cam": draw(3, 8), "refine": draw(3, 6, seed=1)}, draw(2, 16, 20, 3, seed=2)
+
+    def step():
+        loss = jax.jit(jax.value_and_grad(lambda p: seam_loss(partial(pooled_net, p), images, labels), has_aux=True))
+        return loss(params)
+
+    found = step()
+    monkeypatch.setattr(seam, "_FEW_CLASSES", 7)
+    jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-6), found, step())
+
+
 def test_each_branch_draws_from_a_key_of_its_own():
     keys = []
 
