@@ -14,6 +14,7 @@ _HOME = {
     "ser": "two_branch_loss",
     "seam": "pixel_correlation seam_loss",
     "cam": "normalize_cam add_background add_background_power cam_to_labels fuse_scales",
+    "contrast": "border_contrast",
     "crf": "dense_crf",
     "affinity": "pair_offsets affinity_labels pair_affinity",
     "random_walk": "transition",

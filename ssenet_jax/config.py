@@ -124,6 +124,7 @@ def paper_config(reference: str = "code") -> ConfigDict:
             "random_walk": {
                 "features": "affinity",  # AffinityNet's; "classifier": colour and its conv4, not trained for it
                 "normalize": False,  # each map after the walk from its tenth percentile (0) to its largest score (1)
+                "contrast": 0.0,  # share of what stands out from the photo's border, whatever its class, in each map
                 "beta": 8.0,
                 "steps": 256,
                 "border": "full",

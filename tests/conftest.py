@@ -18,7 +18,8 @@ os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.5"
 from jaxtyping import install_import_hook  # noqa: E402
 
 PURE_MODULES = (
-    "sampling", "equivariance", "bicubic", "losses", "ser", "seam", "cam", "crf", "affinity", "random_walk", "metrics"
+    "sampling", "equivariance", "bicubic", "losses", "ser", "seam", "cam", "contrast", "crf", "affinity", "random_walk",
+    "metrics",
 )  # fmt: skip
 install_import_hook([f"ssenet_jax.{module}" for module in PURE_MODULES], "beartype.beartype")
 

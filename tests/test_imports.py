@@ -30,6 +30,7 @@ sampling
 equivariance
 bicubic
 cam
+contrast
 losses
 ser
 seam

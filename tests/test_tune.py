@@ -29,13 +29,12 @@ def found(workdir):
 
 
 @pytest.mark.parametrize(
-    ("source", "normalize", "crf"),
-    [("cam", False, True), ("walk", False, False), ("walk", True, True), ("seeds", False, True)],
+    ("source", "contrast", "crf"),
+    [("cam", 0.0, True), ("walk", 0.0, False), ("walk", 0.4, False), ("walk", None, True), ("seeds", 0.0, True)],
 )
-def test_a_run_with_the_keys_of_a_row_reaches_its_figures(workdir, found, tmp_path, source, normalize, crf):
-    wanted = source, normalize, crf
-    choices = ((one, one.choice) for one in found)
-    row = next(one for one, how in choices if (how.scores.source, how.scores.normalize, how.crf) == wanted)
+def test_a_run_with_the_keys_of_a_row_reaches_its_figures(workdir, found, tmp_path, source, contrast, crf):
+    of_kind = (row for row in found if (row.choice.scores.source, row.choice.crf) == (source, crf))
+    row = next(row for row in of_kind if contrast in (None, row.choice.scores.contrast))
     config, into = read_config(workdir), tmp_path / "into"
     config.update_from_flattened_dict(row.choice.overrides())
     linked = take_over(Context(read_config(workdir), workdir), row.choice, into)

@@ -68,7 +68,7 @@ def take_over(context: Context, choice: Choice, into: Path) -> list[str]:
 
 def table(found: Sequence[Found]) -> str:
     """One row a choice, in percent."""
-    walk = f"{'beta':>5}{'steps':>6}{'stretched':>11}"
+    walk = f"{'beta':>5}{'steps':>6}{'stretched':>11}{'contrast':>10}"
     rows = [f"{'mIoU':>6}{'mFN':>8}{'mFP':>8}  {'source':<8}{walk}  {'background':<11}{'alpha':>6}  crf"]
     for choice, *figures in found:
         miou, m_fn, m_fp = (f"{100 * value:.1f}" if math.isfinite(value) else "-" for value in figures)
@@ -77,8 +77,9 @@ def table(found: Sequence[Found]) -> str:
 
 
 def _columns(choice: Choice) -> str:
-    (source, beta, steps, normalize), (kind, alpha), crf = choice
+    (source, beta, steps, normalize, contrast), (kind, alpha), crf = choice
     walk = (
         f"{'' if beta is None else f'{beta:g}':>5}{'' if steps is None else steps:>6}{'yes' if normalize else '':>11}"
+        f"{f'{contrast:g}' if contrast else '':>10}"
     )
     return f"{source:<8}{walk}  {kind:<11}{alpha:>6g}  {'yes' if crf else 'no'}"

@@ -61,7 +61,7 @@ def walk_features(config: ConfigDict, training: Place) -> tuple[nn.Module, dict]
 
 def walk_options(config: ConfigDict) -> dict[str, Any]:
     """The keywords of ``inference.walk_function`` that the section random_walk settles."""
-    return {name: config.random_walk[name] for name in ("beta", "steps", "border", "method", "normalize")}
+    return {name: config.random_walk[name] for name in ("beta", "steps", "border", "method", "normalize", "contrast")}
 
 
 def segment(context: Context, job: Job) -> None:

@@ -12,6 +12,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from ssenet_jax.bicubic import resize_bicubic, scaled_sizes
 from ssenet_jax.cam import fuse_scales
+from ssenet_jax.contrast import border_contrast
 from ssenet_jax.crf import jax_backend
 from ssenet_jax.equivariance import resize_valid
 from ssenet_jax.models import BACKBONES, SeamNet, output_size
@@ -117,7 +118,7 @@ def _cells(model: Any, sizes: Array) -> Array:
 
 
 def walk_function(
-    model: Any, *, radius: int, beta: float, steps: int, border: str, method: str, normalize: bool
+    model: Any, *, radius: int, beta: float, steps: int, border: str, method: str, normalize: bool, contrast: float
 ) -> Callable:
     """Builds the random walk on the CAMs of a batch.
 
@@ -126,7 +127,7 @@ def walk_function(
     Args:
         model: of the features; AffinityNet or FixedFeatures.
         radius: of the pairs, in cells.
-        beta, steps, border, method, normalize: of the config's section ``random_walk``.
+        beta, steps, border, method, normalize, contrast: of the config's section ``random_walk``.
 
     Returns:
         ``f(variables, photos, cams)`` -> (n, h/stride, w/stride, m) float32 scores of the classes in the CAMs' slots.
@@ -136,13 +137,26 @@ def walk_function(
         flow = transition(features, radius=radius, beta=beta, border=border, size=size)
         return random_walk(scores, flow, steps=steps, method=method)
 
-    return _on_cells(model, walk, normalize)
+    if not contrast:
+        return _on_cells(model, walk, normalize)
+    with_contrast = _on_cells(model, walk, normalize, contrast=True)
+
+    def mixed(variables, photos, cams):
+        return mix_contrast(with_contrast(variables, photos, cams), contrast)
+
+    return jax.jit(mixed)
+
+
+def mix_contrast(maps: Float[Array, "*n h w k"], share: float) -> Float[Array, "*n h w m"]:
+    """Adds the last map, which is the contrast, to those of the classes before it, k = m + 1; the shares sum to 1."""
+    return (1 - share) * maps[..., :-1] + share * maps[..., -1:]
 
 
 def walks_function(
-    model: Any, *, radius: int, betas: Sequence[float], steps: Sequence[int], border: str, method: str, normalize: bool
+    model: Any, *, radius: int, betas: Sequence[float], steps: Sequence[int], border: str, method: str
 ) -> Callable:
-    """Builds `walk_function` at every beta and, ascending, every number of steps: (n, b, s, h/stride, w/stride, m)."""
+    """Builds the walk at every beta and, ascending, every number of steps: (n, b, s, h/stride, w/stride, m + 1) as the
+    maps come out, with the contrast behind those of the classes."""
     more = [steps[0], *(after - before for before, after in itertools.pairwise(steps))]
 
     def walks(features, scores, size):
@@ -155,18 +169,23 @@ def walks_function(
 
         return jax.lax.map(at, jnp.asarray(betas, jnp.float32))
 
-    return _on_cells(model, walks, normalize)
+    return _on_cells(model, walks, normalize=False, contrast=True)
 
 
-def _on_cells(model: Any, walk: Callable, normalize: bool) -> Callable:
+def _on_cells(model: Any, walk: Callable, normalize: bool, contrast: bool = False) -> Callable:
     """A batch's ``walk(features, scores, size)`` of each image: the model's features, the CAMs mean-pooled to cells,
-    and the valid height and width in cells. Where `normalize` says so, each map is stretched to reach from 0 to 1."""
+    and the valid height and width in cells. Where `normalize` says so, each map is stretched to reach from 0 to 1;
+    where `contrast` does, the contrast of conv6 to the image's border walks behind the classes."""
 
     def propagate(variables, photos, cams):
         images, sizes = network_input(photos, 1.0, model.backbone)
-        features, _ = model.apply(variables, images, sizes=sizes)
+        features, taps = model.apply(variables, images, sizes=sizes)
         scores = pool_cells(_zero_outside(cams.astype(jnp.float32), sizes), model.stride)
         cells = -(-sizes // model.stride)
+        if contrast:
+            coarse = -(-sizes // model.tap_strides[-1])
+            stands_out = border_contrast(taps["conv6"].astype(jnp.float32), coarse)[..., None]
+            scores = jnp.concatenate([scores, resize_valid(stands_out, coarse, cells, scores.shape[1:3])], axis=-1)
         walked = jax.vmap(walk)(features.astype(jnp.float32), scores, cells)
         return jax.vmap(stretched)(walked, _inside(scores, cells)) if normalize else walked
 

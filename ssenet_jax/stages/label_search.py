@@ -27,6 +27,8 @@ from ssenet_jax.stages.table import CAMS, SEEDS, TRAIN_CLASSIFIER, place_of, wal
 
 BETAS = (2.0, 4.0, 8.0, 16.0)
 STEPS = (1, 4, 16, 64, 256)
+WALK_KEYS = ("beta", "steps", "normalize", "contrast")  # of the config's section random_walk
+CONTRASTS = (0.0, 0.2, 0.4)  # shares of the contrast, in stretched maps
 POWERS = (1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0, 16.0, 24.0)
 AROUND = (0.5, 0.75, 1.0, 1.25)  # a CRF is tried at these times the threshold that is best without one
 
@@ -37,12 +39,14 @@ def _needs(config: ConfigDict) -> dict[str, tuple[str, ...]]:
 
 
 class Scores(NamedTuple):
-    """Where scores come from; of a walk also its `beta` and `steps`, and whether its maps are stretched."""
+    """Where scores come from; of a walk also its `beta` and `steps`, whether its maps are stretched, and the share of
+    the contrast to the border in them."""
 
     source: str
     beta: float | None = None
     steps: int | None = None
     normalize: bool = False
+    contrast: float = 0.0
 
 
 class Choice(NamedTuple):
@@ -59,7 +63,7 @@ class Choice(NamedTuple):
         if not seeds:
             keys |= {"labels.background": self.background.kind, "labels.alpha": self.background.alpha}
         if self.scores.beta is not None:
-            keys |= {f"random_walk.{name}": getattr(self.scores, name) for name in ("beta", "steps", "normalize")}
+            keys |= {f"random_walk.{name}": getattr(self.scores, name) for name in WALK_KEYS}
         return keys
 
 
@@ -150,17 +154,18 @@ def _walk(context: Context, sample: Sample) -> Place:
     config = context.config
     betas, steps = _grid(context)
     options = {name: config.random_walk[name] for name in ("border", "method")}
-    of = [*_made_of(context), config.random_walk.features, options, betas, steps]
+    of = [*_made_of(context), config.random_walk.features, "contrast", options, betas, steps]
     place = Place("tune", context.workdir, f"tune/walks-{settings_hash({'of': of})}/{{id}}.npz")
     cams, training = place_of(CAMS, context.workdir), place_of(walk_training(config), context.workdir)
     model, variables = apply.walk_features(config, training)
-    options |= {"radius": config.affinity.radius, "normalize": False}
-    walks = inference.walks_function(model, betas=betas, steps=steps, **options)
+    radius = config.affinity.radius
+    walks = inference.walks_function(model, radius=radius, betas=betas, steps=steps, **options)
 
     def finish(record, walked):
         classes = record["cam"].classes
         height, width = inference.cells_of(record["image"].shape[:2], config.affinity.stride)
-        maps = walked[:, :, :height, :width, : len(classes)].astype(np.float16)
+        slots = [*range(len(classes)), -1]  # the contrast comes last
+        maps = walked[:, :, :height, :width, slots].astype(np.float16)
         write_arrays(place.file(record["id"], sample.split), walks=maps, classes=classes.astype(np.int32))
 
     todo = [r for r in sample.records if not place.file(r["id"], sample.split).exists()]
@@ -194,19 +199,22 @@ def _readers(context: Context, walks: Place | None) -> dict[Scores, Reader]:
     if walks is None:
         return readers
 
-    def reader(place, b, s, normalize):
+    def reader(place, b, s, scores):
         def read(record):
             walked, classes = read_arrays(place.file(record["id"], record["split"]), "walks", "classes")
             maps = walked[b, s].astype(np.float32)
-            if normalize:
+            if scores.normalize:
                 maps = np.asarray(inference.stretched(maps, np.ones(maps.shape[:2], bool)))
+            maps = inference.mix_contrast(maps, scores.contrast)
             return labels.walk_scores(Cam(maps, classes), record["image"].shape[:2], stride)
 
         return read
 
     betas, numbers = _grid(context)
-    for (b, beta), (s, steps), normalize in itertools.product(enumerate(betas), enumerate(numbers), (False, True)):
-        readers[Scores("walk", beta, steps, normalize)] = reader(walks, b, s, normalize)
+    contrasts = sorted({*CONTRASTS, context.config.random_walk.contrast})
+    for (b, beta), (s, steps) in itertools.product(enumerate(betas), enumerate(numbers)):
+        for scores in (Scores("walk", beta, steps), *(Scores("walk", beta, steps, True, share) for share in contrasts)):
+            readers[scores] = reader(walks, b, s, scores)
     return readers
 
 
