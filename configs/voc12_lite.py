@@ -47,7 +47,8 @@ def get_config(branch="ssenet"):
     config.random_walk.features, config.random_walk.normalize = "classifier", True
     config.labels.alpha = 0.32
     if branch == "seam":  # its maps cover objects more evenly
-        config.evaluate.alpha, config.labels.alpha = 0.45, 0.38
+        config.evaluate.alpha, config.labels.alpha = 0.45, 0.42
+        config.random_walk.contrast = 0.4
     # narrower kernels than the published ones, which wipe small objects out
     config.crf.sxy_bilateral, config.crf.srgb = 50.0, 5.0
 
