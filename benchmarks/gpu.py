@@ -199,8 +199,7 @@ def applied(setting: Setting) -> list[Case]:
     def network(model, build, *arguments):
         return lambda: functools.partial(build(model), *jax.device_put((variables_of(model), *arguments)))
 
-    walk = {"radius": 5, "beta": 8.0, "steps": setting.walk_steps}
-    walk |= {"border": "full", "method": "auto", "normalize": False}
+    walk = {"flow": {"radius": 5, "beta": 8.0, "border": "full"}, "steps": setting.walk_steps, "method": "auto"}
     cam = functools.partial(inference.cam_function, scales=setting.cam_scales, flip=True, dtype=jnp.float16)
     deep_lab = functools.partial(inference.probability_function, scales=setting.segment_scales, flip=True)
     return [

@@ -53,7 +53,7 @@ def _cams(config: ConfigDict, sizes: Sizes) -> list[Program]:
 
 def _walk(config: ConfigDict, sizes: Sizes) -> list[Program]:
     model, settings = recipes.walk_network(config), config.random_walk
-    function = inference.walk_function(model, radius=config.affinity.radius, **apply.walk_options(config))
+    function = inference.walk_function(model, **apply.walk_options(config))
     rows, columns = (-(-side // config.affinity.stride) for side in sizes.canvas)
     method, cells = settings.method, rows * columns
     if method == "auto":

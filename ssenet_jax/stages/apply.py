@@ -37,7 +37,7 @@ def propagate(context: Context, job: Job) -> None:
     """Random walk on the training images' CAMs; the scores are kept, label maps come later."""
     config, (cams, training) = context.config, job.reads
     model, variables = walk_features(config, training)
-    walk = inference.walk_function(model, radius=config.affinity.radius, **walk_options(config))
+    walk = inference.walk_function(model, **walk_options(config))
 
     def finish(record, scores):
         classes = record["cam"].classes
@@ -60,8 +60,10 @@ def walk_features(config: ConfigDict, training: Place) -> tuple[nn.Module, dict]
 
 
 def walk_options(config: ConfigDict) -> dict[str, Any]:
-    """The keywords of ``inference.walk_function`` that the section random_walk settles."""
-    return {name: config.random_walk[name] for name in ("beta", "steps", "border", "method", "normalize", "contrast")}
+    """The keywords of ``inference.walk_function`` that a config settles."""
+    settings = config.random_walk
+    flow = {"radius": config.affinity.radius, "beta": settings.beta, "border": settings.border}
+    return {"flow": flow, **{name: settings[name] for name in ("steps", "method", "normalize", "contrast")}}
 
 
 def segment(context: Context, job: Job) -> None:

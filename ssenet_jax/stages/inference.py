@@ -118,7 +118,7 @@ def _cells(model: Any, sizes: Array) -> Array:
 
 
 def walk_function(
-    model: Any, *, radius: int, beta: float, steps: int, border: str, method: str, normalize: bool, contrast: float
+    model: Any, *, flow: Mapping, steps: int, method: str, normalize: bool = False, contrast: float = 0.0
 ) -> Callable:
     """Builds the random walk on the CAMs of a batch.
 
@@ -126,16 +126,15 @@ def walk_function(
 
     Args:
         model: of the features; AffinityNet or FixedFeatures.
-        radius: of the pairs, in cells.
-        beta, steps, border, method, normalize, contrast: of the config's section ``random_walk``.
+        flow: the keywords radius, beta and border of ``transition``.
+        steps, method, normalize, contrast: of the config's section ``random_walk``.
 
     Returns:
         ``f(variables, photos, cams)`` -> (n, h/stride, w/stride, m) float32 scores of the classes in the CAMs' slots.
     """
 
     def walk(features, scores, size):
-        flow = transition(features, radius=radius, beta=beta, border=border, size=size)
-        return random_walk(scores, flow, steps=steps, method=method)
+        return random_walk(scores, transition(features, **flow, size=size), steps=steps, method=method)
 
     if not contrast:
         return _on_cells(model, walk, normalize)
