@@ -229,7 +229,7 @@ def _of_present_classes(maps: tuple[Array, ...], labels: Array, size: tuple[int,
 
     if c <= _FEW_CLASSES:
         return of_all()
-    return jax.lax.cond(jnp.all(jnp.sum(labels, axis=-1) <= _FEW_CLASSES), of_a_few, of_all)
+    return jax.lax.cond(jnp.all(jnp.sum(labels > 0, axis=-1) <= _FEW_CLASSES), of_a_few, of_all)
 
 
 def _comparisons(
@@ -251,8 +251,8 @@ def _comparisons(
         "loss_min": _lowest_quarter(refined, labels),
         "loss_min_s": _lowest_quarter(refined_s, labels),
         "loss_er": jnp.sum(jnp.abs(large - little)[..., 1:]) / (len(labels) * num_classes * cells),
-        "loss_ecr": _mean_of_largest(jnp.abs(_peaks(little) - large_refined), fifth),
-        "loss_ecr_s": _mean_of_largest(jnp.abs(_peaks(large) - little_refined), fifth),
+        "loss_ecr": _mean_difference(jnp.abs(_peaks(little) - large_refined), fifth),
+        "loss_ecr_s": _mean_difference(jnp.abs(_peaks(large) - little_refined), fifth),
     }
 
 
@@ -268,8 +268,8 @@ def _lowest_quarter(refined: Array, labels: Array) -> Array:
     return -jnp.mean(mean_of_largest(-jax.nn.relu(best), max(1, best.shape[1] // 4)))
 
 
-def _mean_of_largest(differences: Array, count: int) -> Array:
-    """Mean over so many of an image's differences, the largest; where there are fewer the others are zeros."""
+def _mean_difference(differences: Array, count: int) -> Array:
+    """Mean over the `count` largest differences of an image; where there are fewer the others are zeros."""
     flat = differences.reshape(differences.shape[0], -1)
     among = min(count, flat.shape[1])
     return jnp.mean(mean_of_largest(flat, among)) * (among / count)

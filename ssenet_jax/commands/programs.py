@@ -59,7 +59,8 @@ def _walk(config: ConfigDict, sizes: Sizes) -> list[Program]:
     if method == "auto":
         method = walks.pick_method(cells, settings.steps, on_cpu=False)
     times = applications(method, settings.steps) - 1
-    flops, traffic = application(cells, sizes.cams.shape[-1], config.affinity.radius)
+    maps = sizes.cams.shape[-1] + (settings.contrast > 0)
+    flops, traffic = application(cells, maps, config.affinity.radius)
     looped = (sizes.rows * times * flops, sizes.rows * times * traffic)
     shapes = (pretrained.shapes_of(model), sizes.photos, sizes.cams)
     return [Program(f"features and walk, {method}", function, shapes, sizes.rows, looped=looped)]

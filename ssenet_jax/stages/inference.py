@@ -151,19 +151,17 @@ def mix_contrast(maps: Float[Array, "*n h w k"], share: float) -> Float[Array, "
     return (1 - share) * maps[..., :-1] + share * maps[..., -1:]
 
 
-def walks_function(
-    model: Any, *, radius: int, betas: Sequence[float], steps: Sequence[int], border: str, method: str
-) -> Callable:
+def walks_function(model: Any, *, flow: Mapping, betas: Sequence[float], steps: Sequence[int], method: str) -> Callable:
     """Builds the walk at every beta and, ascending, every number of steps: (n, b, s, h/stride, w/stride, m + 1) as the
-    maps come out, with the contrast behind those of the classes."""
+    maps come out, with the contrast behind those of the classes; `flow` lacks the beta."""
     more = [steps[0], *(after - before for before, after in itertools.pairwise(steps))]
 
     def walks(features, scores, size):
         def at(beta):
-            flow = transition(features, radius=radius, beta=beta, border=border, size=size)
+            between = transition(features, **flow, beta=beta, size=size)
             walked = [scores]
             for count in more:
-                walked.append(random_walk(walked[-1], flow, steps=count, method=method))
+                walked.append(random_walk(walked[-1], between, steps=count, method=method))
             return jnp.stack(walked[1:])
 
         return jax.lax.map(at, jnp.asarray(betas, jnp.float32))

@@ -153,13 +153,13 @@ def _walk(context: Context, sample: Sample) -> Place:
     """The walks of the sample at every beta and number of steps; what an earlier search left is not made again."""
     config = context.config
     betas, steps = _grid(context)
-    options = {name: config.random_walk[name] for name in ("border", "method")}
-    of = [*_made_of(context), config.random_walk.features, "contrast", options, betas, steps]
+    settings = config.random_walk
+    flow = {"radius": config.affinity.radius, "border": settings.border}
+    of = [*_made_of(context), settings.features, flow, settings.method, betas, steps]
     place = Place("tune", context.workdir, f"tune/walks-{settings_hash({'of': of})}/{{id}}.npz")
     cams, training = place_of(CAMS, context.workdir), place_of(walk_training(config), context.workdir)
     model, variables = apply.walk_features(config, training)
-    radius = config.affinity.radius
-    walks = inference.walks_function(model, radius=radius, betas=betas, steps=steps, **options)
+    walks = inference.walks_function(model, flow=flow, betas=betas, steps=steps, method=settings.method)
 
     def finish(record, walked):
         classes = record["cam"].classes
