@@ -42,5 +42,5 @@ def get_config():
     segmenter.batch_size, segmenter.crop, segmenter.lr = 16, 320, 0.005
     for training in (classifier, affinity, segmenter):
         training.log_every = 10
-    config.segment.scales = (0.75, 1.0, 1.25)
+    config.segment.scales, config.segment.crf = (0.75, 1.0, 1.25), True
     return config

@@ -58,5 +58,5 @@ def get_config(branch="ssenet"):
     segmenter = config.segmenter
     segmenter.init, segmenter.epochs, segmenter.steps = "classifier", 8, 0
     segmenter.batch_size, segmenter.crop, segmenter.lr = 16, 320, 0.005
-    config.segment.scales = (0.75, 1.0, 1.25)
+    config.segment.scales, config.segment.crf = (0.75, 1.0, 1.25), True
     return config
