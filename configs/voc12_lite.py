@@ -59,4 +59,5 @@ def get_config(branch="ssenet"):
     segmenter.init, segmenter.epochs, segmenter.steps = "classifier", 8, 0
     segmenter.batch_size, segmenter.crop, segmenter.lr = 16, 320, 0.005
     config.segment.scales, config.segment.crf = (0.75, 1.0, 1.25), True
+    config.segment.background_weight = 0.5  # of classes learnt from few photos the network is too little sure
     return config

@@ -87,7 +87,7 @@ RULES = (
     Rule(r"ser\.cam_size", _one_of("image", "feature"), "image or feature"),
     Rule(r"seam\.rate", _number(0, 1, above=True), "above 0 and at most 1"),
     Rule(r"(cam|segment)\.scales", SCALES, "one or more numbers above 0 and at most 16"),
-    Rule(r"crf\.(alpha_.*|sxy_.*|srgb)", POSITIVE, "above 0"),
+    Rule(r"crf\.(alpha_.*|sxy_.*|srgb)|segment\.background_weight", POSITIVE, "above 0"),
     Rule(r"crf\.backend", _one_of("auto", "jax", "pydensecrf"), "auto, jax or pydensecrf"),
     Rule(r"(affinity|segmenter)\.init", _one_of("weights", "classifier"), "weights or classifier"),
     Rule(r"affinity\.radius", _number(2), "at least 2 cells"),

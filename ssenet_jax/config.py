@@ -149,6 +149,7 @@ def paper_config(reference: str = "code") -> ConfigDict:
             "segment": {
                 "scales": (0.5, 0.75, 1.0, 1.25, 1.5, 1.75),
                 "flip": True,
+                "background_weight": 1.0,  # its probability is multiplied by this: below 1 masks cover more
                 "crf": False,
             },
             "evaluate": {

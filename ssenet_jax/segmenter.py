@@ -62,7 +62,7 @@ class Segmenter:
         return found[0]
 
     def probabilities(self, image: UInt8[np.ndarray, "h w 3"] | str | os.PathLike) -> Float32[np.ndarray, "h w k"]:
-        """Class probabilities, background first, without a CRF; at the photo's size, or what it is shrunk to.
+        """Class probabilities, background first, before weight and CRF; at the size that the network sees.
 
         Args:
             image: RGB, or the path of an image file.

@@ -34,6 +34,18 @@ def test_a_record_that_keeps_to_classes_is_given_no_other(drawn_run, crf):
         np.testing.assert_array_equal(kept, allowed.argmax(-1))
 
 
+@pytest.mark.parametrize("crf", [False, True])
+def test_a_lighter_background_lets_masks_cover_more(drawn_run, crf):
+    network = segmenter.of_run(drawn_run)
+    photo = str(drawn_run.parent / "photos" / "images" / "a.png")
+    covered = []
+    for weight in (1e-4, 0.5, 1.0, 1e4):
+        network.config = network.config.copy_and_resolve_references()
+        network.config.segment.crf, network.config.segment.background_weight = crf, weight
+        covered.append(np.mean(network(photo) > 0))
+    assert covered == sorted(covered, reverse=True) and covered[0] > covered[-1]
+
+
 def test_a_second_round_learns_from_the_first_networks_labels(tiny, tmp_path, capsys):
     workdir = tmp_path / "run"
     shutil.copytree(tiny, workdir)

@@ -1,7 +1,7 @@
 """A segmentation network as one program of a fixed size, for runtimes without this package: StableHLO and ONNX.
 
 The program takes one photo of that size, (1, h, w, 3) uint8 RGB, and gives its label map, (1, h, w) uint8. It applies
-the network once, without the other scales, the mirror image and the CRF.
+the network once, without the other scales, the mirror image, the background's weight and the CRF.
 """
 
 from collections.abc import Callable

@@ -102,10 +102,11 @@ def segment_records(
 
     def prepare(records, canvas, rows):
         photos = batching.padded_images([r["image"] for r in records], canvas, rows)
-        allowed = np.ones((rows, model.num_classes), np.float32)
-        for row, record in zip(allowed, records, strict=False):
+        weights = np.ones((rows, model.num_classes), np.float32)
+        weights[:, 0] = settings.background_weight
+        for row, record in zip(weights, records, strict=False):
             row[1:] = record.get("keep_to", 1)
-        return photos, allowed
+        return photos, weights
 
     def finish_at_size(record, labels):
         height, width = record["image"].shape[:2]

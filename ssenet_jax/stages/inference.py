@@ -227,24 +227,24 @@ def label_function(probabilities: Callable, crf: Mapping[str, Any] | None) -> Ca
         crf: keywords of `crf.jax_backend.mean_field` for one on the probabilities; None for none.
 
     Returns:
-        ``f(variables, photos, allowed)`` -> (n, h, w) uint8, 0 for background, of the classes that ``allowed`` (n, k)
-        has 1 for.
+        ``f(variables, photos, weights)`` -> (n, h, w) uint8, 0 for background. The probabilities are multiplied by
+        ``weights`` (n, k), background first; a class of weight 0 is left out.
     """
 
-    def labels(variables, photos, allowed):
-        scores = _kept_to(probabilities(variables, photos), allowed)
+    def labels(variables, photos, weights):
+        scores = _weighted(probabilities(variables, photos), weights)
         if crf is not None:
-            scores = jax_backend.mean_field(photos.images, scores, photos.sizes, allowed > 0, **crf)
+            scores = jax_backend.mean_field(photos.images, scores, photos.sizes, weights > 0, **crf)
         return _argmax(scores)
 
     return labels
 
 
 @jax.jit
-def _kept_to(scores: Array, allowed: Array) -> Array:
-    """Probabilities of the allowed classes, which sum to 1 again."""
-    kept = scores * allowed[:, None, None]
-    return kept / jnp.maximum(jnp.sum(kept, axis=-1, keepdims=True), 1e-30)
+def _weighted(scores: Array, weights: Array) -> Array:
+    """Probabilities times the weights of their classes, which sum to 1 again."""
+    weighted = scores * weights[:, None, None]
+    return weighted / jnp.maximum(jnp.sum(weighted, axis=-1, keepdims=True), 1e-30)
 
 
 @jax.jit
