@@ -24,7 +24,7 @@ def walks(tiny, tmp_path_factory):
             shutil.rmtree(workdir / folder)
         for stage in (WALK, "train_affinity", "refine_seeds"):
             (workdir / "manifests" / f"{stage}.json").unlink()
-        keys = {"features": "classifier", "steps": 2, **keys}
+        keys = {"features": "classifier", "steps": 2, "contrast": 0.0, **keys}
         words = [f"--config.random_walk.{key}={value}".lower() for key, value in keys.items()]
         assert main(["run", "--config=scenes:tiny", f"--workdir={workdir}", f"--stages={WALK}", *words]) == 0
         return workdir / "walks"

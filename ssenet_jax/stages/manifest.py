@@ -156,10 +156,10 @@ def _compare_data(holds: str, made: MadeFrom, now: MadeFrom, *, grows: bool) -> 
         changes |= {"were added": now.images.keys() - made.images, "were removed": made.images.keys() - now.images}
     counted = [f"{len(images)} {what} ({_first(images)})" for what, images in changes.items() if images]
     if counted:
+        told = ", ".join(counted)
         # files tell by their times that they have changed, and a plain copy does not keep those
         copied = ", with their times if they were copied (cp -p)" if 0 < len(changed) == len(made.images) else ""
-        told = f"{holds} from other images: {', '.join(counted)}"
-        raise ValueError(f"{told}; use another --workdir, or put them back{copied}")
+        raise ValueError(f"{holds} from other images: {told}; use another --workdir, or put them back{copied}")
     if lists and not grows:
         raise ValueError(f"{holds} from another list: {lists[0]} has changed; use another --workdir, or put it back")
 
