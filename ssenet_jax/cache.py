@@ -3,8 +3,6 @@
 import os
 from pathlib import Path
 
-import jax
-
 
 def folder(*parts: str) -> Path:
     """A folder below ``ssenet_jax`` in the user's cache, which XDG_CACHE_HOME moves from ``~/.cache``; not made."""
@@ -17,5 +15,7 @@ def keep_compiled() -> None:
 
     They lie below `folder`, or where JAX_COMPILATION_CACHE_DIR says; set to nothing it keeps none.
     """
+    import jax  # here, for the processes that read photos
+
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
         jax.config.update("jax_compilation_cache_dir", str(folder("compiled")))

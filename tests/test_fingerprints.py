@@ -11,6 +11,7 @@ from PIL import Image
 
 from ssenet_jax import datasets
 from ssenet_jax.config import paper_config
+from ssenet_jax.datasets import fingerprints
 
 
 def write_photo(path, size=(30, 20)):
@@ -60,16 +61,23 @@ def later(path):
     os.utime(path, ns=(0, path.stat().st_mtime_ns + 10**9))
 
 
+def change(path):
+    """One bit of a file, whose size stays."""
+    data = path.read_bytes()
+    path.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+    later(path)
+
+
 def test_a_copy_elsewhere_is_the_same(own, tmp_path):
     before = state(own)
-    shutil.copytree(own.root, tmp_path / "copy", copy_function=shutil.copy2)
+    shutil.copytree(own.root, tmp_path / "copy", copy_function=shutil.copyfile)
     own.root = str(tmp_path / "copy")
     assert state(own) == before and str(tmp_path) not in json.dumps(before)
 
 
 def test_a_copy_of_a_devkit_elsewhere_is_the_same(voc, tmp_path):
     before = state(voc)
-    shutil.copytree(voc.root, tmp_path / "copy", copy_function=shutil.copy2)
+    shutil.copytree(voc.root, tmp_path / "copy", copy_function=shutil.copyfile)
     voc.root = str(tmp_path / "copy")
     assert state(voc) == before and str(tmp_path) not in json.dumps(before)
 
@@ -94,9 +102,9 @@ def test_a_changed_list_shows_in_the_records_it_changes(own, csv, identity, reco
 
 def test_a_changed_photo_or_mask_shows_in_its_record(own):
     before, root = state(own), Path(own.root)
-    later(root / "images/b.png")
+    change(root / "images/b.png")
     assert changed(own, before) == (set(), {"b"})
-    later(root / "masks/a.png")
+    change(root / "masks/a.png")
     assert changed(own, before) == (set(), {"a", "b"})
     before = state(own)
     Image.new("L", (30, 20), 1).save(root / "masks/b.png")
@@ -106,8 +114,36 @@ def test_a_changed_photo_or_mask_shows_in_its_record(own):
 @pytest.mark.parametrize("place", ["JPEGImages/b.jpg", "Annotations/b.xml"])
 def test_a_changed_file_of_a_devkit_shows_in_its_record(voc, place):
     before = state(voc)
-    later(Path(voc.root) / place)
+    with (Path(voc.root) / place).open("ab") as file:
+        file.write(b"\n")
     assert changed(voc, before) == (set(), {"b"})
+
+
+def test_a_file_is_read_again_only_when_its_size_or_time_changed(own, monkeypatch):
+    before, photo, read = state(own), Path(own.root) / "images/b.png", []
+    digest = fingerprints._digest
+    monkeypatch.setattr(fingerprints, "_digest", lambda path: read.append(path.name) or digest(path))
+    assert state(own) == before and read == []
+    later(photo)
+    assert state(own) == before and read == ["b.png"]
+
+
+@pytest.mark.parametrize("damage", [b"", b"[]", b'{"b.png": 1, "a.png": [1, 2, null]}'], ids=["cut", "list", "entries"])
+def test_damaged_notes_are_made_again(own, monkeypatch, tmp_path, damage):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "user"))
+    before = state(own)
+    notes = list((tmp_path / "user/ssenet_jax/contents").iterdir())
+    whole = [path.read_bytes() for path in notes]
+    for path in notes:
+        path.write_bytes(damage)
+    assert state(own) == before and [path.read_bytes() for path in notes] == whole
+
+
+def test_no_cache_is_needed(own, monkeypatch, tmp_path):
+    before = state(own)
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    assert state(own) == before
 
 
 def test_another_order_of_a_devkits_list_is_another_list(voc):

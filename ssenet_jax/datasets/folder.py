@@ -5,7 +5,7 @@ import stat
 from collections.abc import Sequence
 from pathlib import Path
 
-from ssenet_jax.datasets.fingerprints import file_state, fingerprint
+from ssenet_jax.datasets.fingerprints import contents, fingerprint
 from ssenet_jax.datasets.formats import SUFFIXES
 from ssenet_jax.datasets.ids import check_ids
 from ssenet_jax.datasets.listing import Row, classes_of, read_class_folders, read_csv, read_csv_bytes
@@ -84,11 +84,12 @@ class Folder:
         return record
 
     def fingerprints(self) -> dict[str, str]:
-        return {row.id: self._fingerprint(row) for row in self._rows}
-
-    def _fingerprint(self, row: Row) -> str:
-        mask = self._mask_path(row)
-        return fingerprint(sorted(row.labels), file_state(self._images / row.image), mask and file_state(mask))
+        files = {row.id: (self._images / row.image, self._mask_path(row)) for row in self._rows}
+        held = contents(path for pair in files.values() for path in pair if path)
+        return {
+            row.id: fingerprint(sorted(row.labels), *(path and held[path] for path in files[row.id]))
+            for row in self._rows
+        }
 
     def _mask_path(self, row: Row) -> Path | None:
         if self._masks is None:

@@ -63,9 +63,9 @@ class Source(Protocol):
     def __getitem__(self, index: int) -> Record: ...
 
     def fingerprints(self) -> dict[str, str]:
-        """For each id a text that changes when its labels do, or the size or time of its photo or mask.
+        """For each id a text that changes when its labels do, or what its photo or mask holds.
 
-        It costs a look at each file's entry in its folder; nothing is read. Max_side has no part in it.
+        Each file is read once; later it costs a look at the file's entry in its folder. Max_side has no part in it.
         """
         ...
 

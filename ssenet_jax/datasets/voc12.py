@@ -11,6 +11,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 from PIL import Image
 
+from ssenet_jax.cache import folder as user_cache
 from ssenet_jax.datasets.devkit import (
     CLASS_NAMES,
     SPLITS,
@@ -21,12 +22,10 @@ from ssenet_jax.datasets.devkit import (
     read_annotations,
     read_ids,
 )
-from ssenet_jax.datasets.fingerprints import file_state, fingerprint
+from ssenet_jax.datasets.fingerprints import contents, fingerprint
 from ssenet_jax.datasets.formats import open_photo
 from ssenet_jax.datasets.records import IGNORE, Record, decode_image, decode_mask, multi_hot, read_bytes
 from ssenet_jax.messages import shown
-
-DEFAULT_CACHE = "~/.cache/ssenet_jax"
 
 
 class Voc12(tfds.core.GeneratorBasedBuilder):
@@ -107,7 +106,7 @@ class Voc12Source:
         return record
 
     def fingerprints(self) -> dict[str, str]:
-        return {image_id: fingerprint(_file_states(self._devkit, image_id)) for image_id in self.ids}
+        return {image_id: fingerprint(held) for image_id, held in _held(self._devkit, self.ids).items()}
 
     @contextlib.contextmanager
     def _naming_damage(self) -> Iterator[None]:
@@ -132,14 +131,14 @@ def open_split(data_config, split: str, *, check_files: bool) -> Voc12Source:
 def open_voc12(root: str, split: str, *, sbd_root: str, cache: str, check_files: bool) -> Voc12Source:
     """Opens a split of a devkit; the first time its records are prepared under the cache, which takes seconds.
 
-    The prepared folder is named after the devkit's path, the split's list, and the size and time of every file, so a
-    devkit that changed, or another one, is prepared anew.
+    The prepared folder is named after the split, its list, and what every file holds, so a devkit that changed is
+    prepared anew and a copy of it is not.
 
     Args:
         root: the extracted VOCdevkit, or its folder VOC2012.
         split: one of SPLITS; "train_aug" is VOC train and SBD train and val without VOC val.
         sbd_root: the extracted SBD; only "train_aug" reads it.
-        cache: where the prepared records go; "" is DEFAULT_CACHE.
+        cache: where the prepared records go; "" is the user's cache.
         check_files: whether a photo that is missing raises here rather than when its record is read.
 
     Raises:
@@ -157,15 +156,16 @@ def open_voc12(root: str, split: str, *, sbd_root: str, cache: str, check_files:
             f"image {shown(path)}{more}, listed for split {split}, is missing; restore it, or set"
             " config.data.on_error=skip"
         )
-    prepared = _cache_folder(cache) / f"voc12-{split}-{_fingerprint(devkit, split, ids)}"
+    state = fingerprint(str(Voc12.VERSION), split, _held(devkit, ids))
+    prepared = _prepared_in(cache) / f"voc12-{split}-{state}"
     if not prepared.exists():
         _prepare(devkit, split, read_annotations(devkit, ids, required=split != "test"), prepared)
     return Voc12Source(prepared, split, devkit=devkit, ids=ids)
 
 
-def _cache_folder(cache: str) -> Path:
+def _prepared_in(cache: str) -> Path:
     try:
-        return Path(cache or DEFAULT_CACHE).expanduser()
+        return Path(cache).expanduser() if cache else user_cache()
     except RuntimeError as error:
         raise ValueError(f"{error}; set config.data.cache to a folder for prepared records") from error
 
@@ -194,14 +194,11 @@ def _build(builder: Voc12, target: Path) -> None:
             raise
 
 
-def _fingerprint(devkit: Path, split: str, ids: list[str]) -> str:
-    states = [(image_id, _file_states(devkit, image_id)) for image_id in ids]
-    return fingerprint(str(Voc12.VERSION), str(devkit.resolve()), split, states)
-
-
-def _file_states(devkit: Path, image_id: str) -> list[tuple[int, int] | None]:
-    paths = image_path(devkit, image_id), mask_path(devkit, image_id), annotation_path(devkit, image_id)
-    return [file_state(path) for path in paths]
+def _held(devkit: Path, ids: list[str]) -> dict[str, list[str | None]]:
+    """By id what its photo, mask and annotation hold."""
+    files = {i: [image_path(devkit, i), mask_path(devkit, i), annotation_path(devkit, i)] for i in ids}
+    of = contents(path for paths in files.values() for path in paths)
+    return {image_id: [of[path] for path in paths] for image_id, paths in files.items()}
 
 
 def grey_png(path: Path) -> bytes:

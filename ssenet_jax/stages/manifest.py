@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from ssenet_jax.artifacts import flatten, read_json, write_json
 from ssenet_jax.config import RUNTIME_KEYS
 
-VERSION = 2  # of the file, not of the package
+VERSION = 3  # of the file, not of the package
 _ABSENT = object()
 _NAMED = 3  # ids in a message
 
@@ -157,9 +157,7 @@ def _compare_data(holds: str, made: MadeFrom, now: MadeFrom, *, grows: bool) -> 
     counted = [f"{len(images)} {what} ({_first(images)})" for what, images in changes.items() if images]
     if counted:
         told = ", ".join(counted)
-        # files tell by their times that they have changed, and a plain copy does not keep those
-        copied = ", with their times if they were copied (cp -p)" if 0 < len(changed) == len(made.images) else ""
-        raise ValueError(f"{holds} from other images: {told}; use another --workdir, or put them back{copied}")
+        raise ValueError(f"{holds} from other images: {told}; use another --workdir, or put them back")
     if lists and not grows:
         raise ValueError(f"{holds} from another list: {lists[0]} has changed; use another --workdir, or put it back")
 
