@@ -173,6 +173,39 @@ def paper_config(reference: str = "code") -> ConfigDict:
     return set_reference(config, reference).lock()
 
 
+def lite_config(regulariser: str) -> ConfigDict:
+    """The setting for photos on a laptop: EfficientNet-Lite0 with the ImageNet weights that its package brings.
+
+    docs/masks.md says where its figures come from.
+
+    Args:
+        regulariser: of the classifier, ``"ser"``, ``"seam"`` or ``"none"``.
+    """
+    config = paper_config()
+    config.model.backbone = config.init.weights = "efficientnet_lite0"
+    for training in (config.classifier, config.affinity, config.segmenter):
+        training.batch_size, training.crop, training.momentum = 16, 320, 0.9
+    config.classifier.epochs, config.classifier.long_edge = 8, (320, 544)
+    config.classifier.regulariser = regulariser
+    config.ser.rate = config.seam.rate = 0.5
+    config.cam.scales = (0.75, 1.25)  # the published four take 3.5 times the work and are worth 0.3 points of labels
+    # where photos are few, a walk over colour and early features makes better labels than that of an AffinityNet, and
+    # than a CRF
+    config.random_walk.features, config.random_walk.normalize = "classifier", True
+    config.labels.alpha = 0.32
+    if regulariser == "seam":  # its maps cover objects more evenly
+        config.random_walk.contrast = 0.4
+        config.evaluate.alpha, config.labels.alpha = 0.45, 0.42
+    # narrower kernels than the published ones, which wipe small objects out
+    config.crf.sxy_bilateral, config.crf.srgb = 50.0, 5.0
+    config.affinity.epochs, config.affinity.batch_size = 3, 8
+    segmenter = config.segmenter
+    segmenter.init, segmenter.epochs, segmenter.steps, segmenter.lr = "classifier", 8, 0, 0.005
+    config.segment.scales, config.segment.crf = (0.75, 1.0, 1.25), True
+    config.segment.background_weight = 0.5  # of classes learnt from few photos the network is too little sure
+    return config
+
+
 def set_reference(config: ConfigDict, reference: str) -> ConfigDict:
     """Changes what the paper's text and the authors' code settle differently.
 
