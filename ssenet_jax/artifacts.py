@@ -7,10 +7,10 @@ import contextlib
 import errno
 import fcntl
 import io
-import itertools
 import json
 import os
 import re
+import uuid
 import zipfile
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -25,9 +25,8 @@ from ssenet_jax.palette import indexed
 
 _IGNORE = 255  # pixels of a label map that are left out
 
-_PARTIAL = re.compile(r"\.\d+\.\d+\.ssenet-part")
+_PARTIAL = re.compile(r"\.[0-9a-f]{32}\.ssenet-part")
 _AGAIN = "delete it and run the stage that writes it again"
-_numbers = itertools.count()
 _SCORED = ("num_images", "alpha", "miou", "m_fn", "m_fp")  # what a metrics file holds of a stage's masks
 _MEASURED = ("mean_ap", "equivariance")  # and of what was measured without masks
 
@@ -36,8 +35,9 @@ _MEASURED = ("mean_ap", "equivariance")  # and of what was measured without mask
 def replacing(path: Path) -> Iterator[Path]:
     """Gives a temporary path beside ``path`` and renames it to ``path`` when the block ends without an error."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    # a short name of its own: that of the file may be as long as the file system allows
-    temporary = path.with_name(f".{os.getpid()}.{next(_numbers)}.ssenet-part")
+    # a short name of its own: that of the file may be as long as the file system allows, and the processes that share
+    # the folder may have one number, on hosts or in containers of their own
+    temporary = path.with_name(f".{uuid.uuid4().hex}.ssenet-part")
     try:
         yield temporary
         os.replace(temporary, path)

@@ -120,16 +120,24 @@ def test_a_label_map_is_checked_against_its_photo_and_its_classes(tmp_path):
 
 
 def test_only_temporary_files_of_this_package_are_removed(tmp_path):
-    ours = [".12.0.ssenet-part", "cams/.12.3.ssenet-part", "predictions/val/.9.9.ssenet-part"]
-    theirs = [".movie.mp4.part", ".x.part", "cams/.a.npz.7.part", "photos/.12.0.ssenet-part", "cams/notes.ssenet-part"]
+    name = f".{'0f' * 16}.ssenet-part"
+    ours = [name, f"cams/{name}", f"predictions/val/{name}"]
+    theirs = [".movie.mp4.part", ".x.part", "cams/.a.npz.7.part", f"photos/{name}", "cams/notes.ssenet-part"]
     for name in (*ours, *theirs):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
-    (tmp_path / "cams" / ".1.1.ssenet-part").mkdir()
-    (tmp_path / "cams" / ".2.2.ssenet-part").symlink_to(tmp_path / ".x.part")
+    (tmp_path / "cams" / f".{'1' * 32}.ssenet-part").mkdir()
+    (tmp_path / "cams" / f".{'2' * 32}.ssenet-part").symlink_to(tmp_path / ".x.part")
     artifacts.remove_partial(tmp_path, [tmp_path / "cams", tmp_path / "predictions", tmp_path / "not_there"])
     assert not any((tmp_path / name).exists() for name in ours)
     assert all((tmp_path / name).exists() for name in theirs)
+
+
+def test_processes_of_one_number_do_not_write_into_each_others_files(tmp_path):
+    program = "import os; os.getpid = lambda: 7; from ssenet_jax.artifacts import replacing; from pathlib import Path"
+    program += f"\nwith replacing(Path({str(tmp_path)!r}, 'a')) as part: part.touch(); print(part.name)"
+    names = [subprocess.check_output([sys.executable, "-c", program]) for _ in range(2)]
+    assert names[0] != names[1]
 
 
 def test_a_name_of_the_greatest_length_can_be_written(tmp_path):

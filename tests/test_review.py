@@ -21,6 +21,7 @@ from ssenet_jax.commands.review.ledger import Ledger  # noqa: E402
 
 ODD_CLASS, ODD_PHOTO = "<script>alert(1)</script>", "<img src=x onerror=alert(1)>"
 HEIGHT, WIDTH = 48, 64
+PART = f".{'0f' * 16}.ssenet-part"  # a temporary file of this package
 DRAWN = bytes([2]) * (HEIGHT * WIDTH)
 
 
@@ -280,7 +281,7 @@ def test_a_csv_broken_by_hand_is_named(scored_run, capsys, text, says):
 
 def test_a_review_starts_by_removing_what_a_killed_one_left_and_nothing_of_a_run(scored_run, monkeypatch):
     _, workdir = scored_run
-    left, of_run = workdir / "reviewed/.1.1.ssenet-part", workdir / "walks/.1.1.ssenet-part"
+    left, of_run = workdir / "reviewed" / PART, workdir / "walks" / PART
     artifacts.write_text(left, "")
     artifacts.write_text(of_run, "")
     seen = []
@@ -291,10 +292,10 @@ def test_a_review_starts_by_removing_what_a_killed_one_left_and_nothing_of_a_run
 
 def test_starting_a_run_leaves_the_save_of_a_review_alone(scored_run):
     config, workdir = scored_run
-    artifacts.write_text(workdir / "walks/.1.1.ssenet-part", "")
-    artifacts.write_text(workdir / "reviewed/.1.1.ssenet-part", "")
+    artifacts.write_text(workdir / "walks" / PART, "")
+    artifacts.write_text(workdir / "reviewed" / PART, "")
     runner.run_stages(config, workdir, ("report",))
-    assert not (workdir / "walks/.1.1.ssenet-part").exists() and (workdir / "reviewed/.1.1.ssenet-part").exists()
+    assert not (workdir / "walks" / PART).exists() and (workdir / "reviewed" / PART).exists()
 
 
 def test_many_photos_are_listed_at_once_and_their_doubt_is_measured_once(scored_run, tmp_path, monkeypatch):
