@@ -4,6 +4,7 @@ The header is matched, not evaluated: `numpy.load` gives it to Python's parser, 
 (CPython 3.11), and which a header can be written to exhaust.
 """
 
+import errno
 import math
 import re
 import struct
@@ -58,6 +59,7 @@ def read_npz(path: str | Path, *names: str) -> dict[str, np.ndarray]:
 
     Raises:
         FileNotFoundError: there is no such file.
+        OSError: it cannot be read just now.
         ValueError: the file is damaged, lacks a name, holds one twice, or is far larger than its compressed bytes.
     """
     with open(path, "rb") as file:
@@ -65,7 +67,9 @@ def read_npz(path: str | Path, *names: str) -> dict[str, np.ndarray]:
             with zipfile.ZipFile(file) as archive:
                 entries = {name.removesuffix(".npy"): info for name, info in checked_entries(archive).items()}
                 return {name: _read_entry(archive, entries, name) for name in names or entries}
-        except (*DAMAGE, OSError) as error:  # OSError: an offset before the file's start
+        except (*DAMAGE, OSError) as error:
+            if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
+                raise  # a disk that fails just now; EINVAL is an offset before the file's start
             raise ValueError(one_line(f"{path}: not a readable .npz file ({error})")) from error
 
 

@@ -4,7 +4,6 @@ Every file is written under a temporary name and renamed, so a file that exists 
 """
 
 import contextlib
-import errno
 import fcntl
 import io
 import json
@@ -126,10 +125,6 @@ def read_arrays(path: Path, *names: str) -> tuple[np.ndarray, ...]:
         return tuple(read_npz(path, *names).values())
     except FileNotFoundError:
         raise FileNotFoundError(f"{path} is missing; run the stage that writes it first") from None
-    except OSError as error:
-        if error.errno != errno.EINVAL:  # a place before the start of the file, out of a table that is wrong
-            raise
-        raise ValueError(f"{path} is damaged ({_cause(error)}); {_AGAIN}") from error
     except ValueError as error:
         raise ValueError(f"{error}; {_AGAIN}") from error
 

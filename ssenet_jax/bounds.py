@@ -72,7 +72,11 @@ RULES = (
     Rule(r"inference\.bucket", COUNT, "at least 1 pixel"),
     Rule(r"model\.width", _number(0, 16, above=True), "above 0"),
     Rule(r"model\.norm", _one_of("frozen", "batch"), "frozen or batch"),
-    Rule(r"model\.dropout", lambda value: _number(0)(value) and value < 2, "0 or more and below 2: half of a layer's"),
+    Rule(
+        r"model\.dropout",
+        lambda value: _number(0)(value) and value < 2,
+        "0 or more and below 2: it multiplies rates of up to 0.5",
+    ),
     Rule(r".*\.lr", POSITIVE, "above 0"),
     Rule(r".*\.(momentum|power|weight_decay)|ser\.eta|.*compat_.*", _number(0), "0 or more"),
     Rule(r".*\.(brightness|contrast|saturation|brightness_shift)|ser\.eta_warmup", SHARE, "from 0 to 1"),
@@ -83,6 +87,7 @@ RULES = (
     Rule(r"ser\.rate", _drawn(_number(0, above=True)), "a number above 0, or a range (low, high) of such"),
     Rule(r"ser\.(degrees|shift|quarter_turns)", _drawn(_number(-math.inf)), "a number, or a range (low, high)"),
     Rule(r"ser\.normalize", _one_of("max", "none"), "max or none"),
+    Rule(r"ser\.draw", _one_of("one", "all"), "one or all"),
     Rule(r"ser\.classes", _one_of("all", "present"), "all or present"),
     Rule(r"ser\.cam_size", _one_of("image", "feature"), "image or feature"),
     Rule(r"seam\.rate", _number(0, 1, above=True), "above 0 and at most 1"),
@@ -115,5 +120,10 @@ def check(config: Mapping) -> None:
     for name, section in config.items():
         if hasattr(section, "items") and "epochs" in section and not section["epochs"] and not section["steps"]:
             wrong.append(f"{name}.epochs and {name}.steps are both 0; set one of them")
+    affinity = config["affinity"]
+    if not wrong and affinity["crop"] % affinity["stride"]:
+        wrong.append(
+            f"affinity.crop is {affinity['crop']}; it must be a multiple of affinity.stride, {affinity['stride']}"
+        )
     if wrong:
         raise ValueError("; ".join(wrong))

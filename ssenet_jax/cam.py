@@ -16,7 +16,7 @@ def normalize_cam(
         eps: subtracted before the relu and added to the maximum, so that a CAM of zeros stays zero.
 
     Returns:
-        relu(y - eps) / (max relu(y) + eps), in [0, 1).
+        relu(y - eps) / (max relu(y) + eps), in [0, 1), float32.
 
     Source: Eq. 3.
 
@@ -27,6 +27,7 @@ def normalize_cam(
         [[[[0. 0.]
            [1. 0.]]]]
     """
+    cam = cam.astype(jnp.float32)  # eps is no number of float16
     peak = jnp.max(jax.nn.relu(cam), axis=(1, 2), keepdims=True)
     scaled = jax.nn.relu(cam - eps) / (peak + eps)
     if labels is None:
@@ -100,7 +101,7 @@ def fuse_scales(cams: Float[Array, "s *n h w c"]) -> Float[Array, "*n h w c"]:
             classes zero.
 
     Returns:
-        sum over s / (max over pixels + 1e-5), in [0, 1).
+        sum over s / (max over pixels + 1e-5), in [0, 1), float32.
 
     Examples:
         >>> import jax.numpy as jnp
@@ -108,5 +109,5 @@ def fuse_scales(cams: Float[Array, "s *n h w c"]) -> Float[Array, "*n h w c"]:
         >>> print(fuse_scales(cams).round(2).ravel())
         [0.25 1.  ]
     """
-    total = jnp.sum(cams, axis=0)
+    total = jnp.sum(cams, axis=0, dtype=jnp.float32)
     return total / (jnp.max(total, axis=(-3, -2), keepdims=True) + 1e-5)

@@ -1,7 +1,6 @@
 """Every key of an experiment, at the setting that the authors published; the files in ``configs/`` change what differs.
 
-``paper_config`` is the one place where a default is written. ``reference`` picks between the published PyTorch code and
-the text of the paper where the two disagree.
+``paper_config`` is the one place where a default is written.
 """
 
 from typing import Any
@@ -35,7 +34,9 @@ def paper_config(reference: str = "code") -> ConfigDict:
     """Returns the published setting: VOC 2012, ResNet-38, every stage.
 
     Args:
-        reference: ``"code"``, the authors' released code, or ``"paper"``, the paper's text where it says otherwise.
+        reference: ``"code"``, the authors' released code (batch 16, SER between normalised CAMs at the images' size),
+            or ``"paper"``, the paper's text where it says otherwise (batch 8, SER between raw CAMs at feature size;
+            Eq. 2 and section 4.1).
 
     Raises:
         ValueError: for any other ``reference``.
@@ -44,7 +45,6 @@ def paper_config(reference: str = "code") -> ConfigDict:
         {
             "title": "SSENet on VOC 2012",
             "seed": 0,
-            "reference": "code",
             "stages": (),  # what is run, with all that it reads, when --stages does not say; (): up to the predictions
             "baseline": False,  # beside it the classifier without a regulariser, for its CAMs
             "dtype": "float32",  # of the computation, "float32" or "bfloat16"; parameters are float32 either way
@@ -59,7 +59,9 @@ def paper_config(reference: str = "code") -> ConfigDict:
                 "frozen": _any("default"),  # "default": what the backbone's file says; or regexes over parameter paths
             },
             "init": {
-                "weights": "",  # a .params, .pth or .npz file, "efficientnet_lite0" for the packaged ones, "" for none
+                # a .params, .pth, .pt, .npz or .safetensors file, a folder that `ssenet import-weights` wrote,
+                # "efficientnet_lite0" for the packaged ones, "" for none
+                "weights": "",
             },
             "classifier": {
                 **_training(epochs=15, batch_size=16, lr=0.01, momentum=5e-4),
@@ -170,7 +172,17 @@ def paper_config(reference: str = "code") -> ConfigDict:
             },
         }
     )
-    return set_reference(config, reference).lock()
+    presets = {  # what the two settle differently
+        "code": {"batch_size": 16, "normalize": "max", "cam_size": "image"},
+        "paper": {"batch_size": 8, "normalize": "none", "cam_size": "feature"},
+    }
+    if reference not in presets:
+        raise ValueError(f"reference is {reference!r}; it must be one of {', '.join(sorted(presets))}")
+    preset = presets[reference]
+    config.classifier.batch_size = preset["batch_size"]
+    config.ser.normalize = preset["normalize"]
+    config.ser.cam_size = preset["cam_size"]
+    return config.lock()
 
 
 def lite_config(regulariser: str) -> ConfigDict:
@@ -203,34 +215,6 @@ def lite_config(regulariser: str) -> ConfigDict:
     segmenter.init, segmenter.epochs, segmenter.steps, segmenter.lr = "classifier", 8, 0, 0.005
     config.segment.scales, config.segment.crf = (0.75, 1.0, 1.25), True
     config.segment.background_weight = 0.5  # of classes learnt from few photos the network is too little sure
-    return config
-
-
-def set_reference(config: ConfigDict, reference: str) -> ConfigDict:
-    """Changes what the paper's text and the authors' code settle differently.
-
-    Args:
-        config: the settings, changed in place.
-        reference: ``"code"`` (batch 16, SER between normalised CAMs at the images' size) or ``"paper"`` (batch 8, SER
-            between raw CAMs at feature size; Eq. 2 and section 4.1).
-
-    Returns:
-        ``config``.
-
-    Raises:
-        ValueError: for any other ``reference``.
-    """
-    presets = {
-        "code": {"batch_size": 16, "normalize": "max", "cam_size": "image"},
-        "paper": {"batch_size": 8, "normalize": "none", "cam_size": "feature"},
-    }
-    if reference not in presets:
-        raise ValueError(f"reference is {reference!r}; it must be one of {', '.join(sorted(presets))}")
-    preset = presets[reference]
-    config.reference = reference
-    config.classifier.batch_size = preset["batch_size"]
-    config.ser.normalize = preset["normalize"]
-    config.ser.cam_size = preset["cam_size"]
     return config
 
 

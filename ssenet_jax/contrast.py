@@ -17,7 +17,7 @@ def border_contrast(
 
     Returns:
         1 - the mean cosine similarity to the outermost valid cells, divided by its largest value, in [0, 1); 0 outside
-        the valid cells.
+        the valid cells. Float32.
 
     Source: the boundary prior of salient object detection (Wei et al., Geodesic Saliency, ECCV 2012).
 
@@ -36,7 +36,10 @@ def border_contrast(
     heights, widths = sizes[:, :1, None], sizes[:, 1:, None]
     inside = (rows < heights) & (columns < widths)
     outermost = inside & ((rows == 0) | (columns == 0) | (rows == heights - 1) | (columns == widths - 1))
-    unit = features / jnp.maximum(jnp.linalg.norm(features, axis=-1, keepdims=True), 1e-12)
+    features = features.astype(jnp.float32)
+    squares = jnp.sum(jnp.square(features), axis=-1, keepdims=True)
+    # the root's own gradient at zero is not finite
+    unit = jnp.where(squares > 0, features / jnp.sqrt(jnp.where(squares > 0, squares, 1.0)), 0.0)
     share = outermost.astype(unit.dtype) / jnp.sum(outermost, axis=(1, 2), keepdims=True, dtype=unit.dtype)
     surroundings = jnp.einsum("nhwf,nhw->nf", unit, share)
     contrast = jnp.where(inside, jax.nn.relu(1 - jnp.einsum("nhwf,nf->nhw", unit, surroundings)), 0.0)

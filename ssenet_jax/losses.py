@@ -159,7 +159,7 @@ def affinity_loss(
         eps: added inside the logarithms and to the counts.
 
     Returns:
-        Scalars "loss_bg", "loss_fg", "loss_neg" and "loss" = bg / 4 + fg / 4 + neg / 2.
+        Scalars "loss_bg", "loss_fg", "loss_neg" and "loss" = bg / 4 + fg / 4 + neg / 2, float32.
 
     Examples:
         >>> import jax.numpy as jnp
@@ -168,6 +168,8 @@ def affinity_loss(
         >>> {name: abs(round(float(value), 3)) for name, value in losses.items()}
         {'loss': 0.138, 'loss_bg': 0.105, 'loss_fg': 0.0, 'loss_neg': 0.223}
     """
+
+    affinity = affinity.astype(jnp.float32)  # eps is lost beside 1 in half precision
 
     def mean_over(pairs: Array, log_likelihood: Array) -> Array:
         pairs = pairs.astype(affinity.dtype)
@@ -201,5 +203,5 @@ def softmax_cross_entropy_ignore(
     """
     valid = (labels != ignore).astype(logits.dtype)
     one_hot = jax.nn.one_hot(labels, logits.shape[-1], dtype=logits.dtype)
-    per_pixel = -jnp.sum(one_hot * jax.nn.log_softmax(logits), axis=-1)
+    per_pixel = -jnp.sum(jnp.where(one_hot > 0, jax.nn.log_softmax(logits), 0.0), axis=-1)
     return jnp.sum(per_pixel * valid) / jnp.maximum(jnp.sum(valid), 1)

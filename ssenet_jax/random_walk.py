@@ -100,8 +100,8 @@ def _shifts(width: int, radius: int) -> list[int]:
 def _both_ways(weights: Array, width: int, radius: int) -> Array:
     """(d, cells) weights of pairs -> (2 d, cells): towards the partner ahead, then towards the one behind."""
     shifts, cells = _shifts(width, radius), weights.shape[1]
-    pad = max(shifts)
-    padded = jnp.pad(weights, [(0, 0), (pad, 0)])
+    pad = max(map(abs, shifts))  # on a grid narrower than the radius a partner ahead may lie before the cell
+    padded = jnp.pad(weights, [(0, 0), (pad, pad)])
     behind = [padded[i, pad - shift : pad - shift + cells] for i, shift in enumerate(shifts)]
     return jnp.concatenate([weights, jnp.stack(behind)])
 

@@ -31,7 +31,7 @@ def sample_affine(x: Array, to_input: np.ndarray | Array) -> Array:
             i, j = xp.floor(row) + top, xp.floor(col) + left
             weight = xp.maximum(0, 1 - xp.abs(row - i)) * xp.maximum(0, 1 - xp.abs(col - j))
             weight = xp.where((i >= 0) & (i < h) & (j >= 0) & (j < w), weight, 0.0)
-            index = (xp.clip(i, 0, h - 1) * w + xp.clip(j, 0, w - 1)).astype(np.int32)
+            index = xp.clip(i, 0, h - 1).astype(np.int32) * w + xp.clip(j, 0, w - 1).astype(np.int32)
             weight = jnp.asarray(weight, x.dtype).reshape(1, h * w, *[1] * (x.ndim - 3))
             total = total + jnp.take(flat, index, axis=1) * weight
     return total.reshape(x.shape)

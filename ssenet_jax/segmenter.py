@@ -32,7 +32,7 @@ class Segmenter:
     """Segments photos.
 
     Args:
-        config: its sections data.max_side, model, segment, crf and inference count.
+        config: its sections dtype, data.max_side, model, segment, crf and inference count.
         class_names: of the foreground classes.
         variables: of the network, {"params": ..., "batch_stats": ...}.
         source: where they come from, for the error.

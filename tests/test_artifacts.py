@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import zipfile
 
 import numpy as np
 import pytest
@@ -104,6 +105,16 @@ def test_what_cannot_be_read_just_now_is_not_called_damaged(tmp_path, monkeypatc
     monkeypatch.setattr("builtins.open", refuse)
     with pytest.raises(OSError, match=os.strerror(code)):
         read(path)
+
+
+def test_a_disk_that_fails_while_an_archive_is_read_does_not_make_it_damaged(tmp_path, monkeypatch):
+    def fail(*arguments):
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    artifacts.write_arrays(tmp_path / "a.npz", cam=np.zeros(3))
+    monkeypatch.setattr(zipfile.ZipExtFile, "read", fail)
+    with pytest.raises(OSError, match=os.strerror(errno.EIO)):
+        artifacts.read_arrays(tmp_path / "a.npz", "cam")
 
 
 def test_a_label_map_is_checked_against_its_photo_and_its_classes(tmp_path):

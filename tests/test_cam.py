@@ -36,6 +36,13 @@ def test_normalisation_subtracts_eps_before_the_relu_only():
     np.testing.assert_allclose(cam.normalize_cam(raw)[0, 0, :, 0], [0, 1 / 3, 0], rtol=1e-4)  # Eq. 3 by hand
 
 
+@pytest.mark.parametrize("value", [0.0, 60_000.0])
+def test_maps_of_half_precision_are_scaled_in_float32(value):
+    maps = jnp.full((3, 1, 2, 2, 1), value, jnp.float16)
+    for found in (cam.normalize_cam(maps[0]), cam.fuse_scales(maps)):
+        np.testing.assert_allclose(found, float(value > 0), atol=1e-4)
+
+
 @pytest.mark.parametrize("value", [0.0, -1e30, 1e30, 1e-30])
 def test_gradients_of_a_constant_cam_are_finite(value):
     gradient = jax.jit(jax.grad(lambda x: cam.normalize_cam(x).sum()))(jnp.full((1, 2, 2, 1), value))

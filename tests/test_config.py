@@ -38,12 +38,7 @@ def test_a_config_has_every_key_and_every_name_in_it_resolves(path, tmp_path):
 def test_the_paper_preset_changes_what_the_text_settles_differently():
     code, paper = flatten(paper_config("code")), flatten(paper_config("paper"))
     differing = {key: paper[key] for key in code if code[key] != paper[key]}
-    assert differing == {
-        "reference": "paper",
-        "classifier.batch_size": 8,
-        "ser.normalize": "none",
-        "ser.cam_size": "feature",
-    }
+    assert differing == {"classifier.batch_size": 8, "ser.normalize": "none", "ser.cam_size": "feature"}
     with pytest.raises(ValueError, match="reference is 'codes'"):
         paper_config("codes")
 

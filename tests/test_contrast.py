@@ -1,5 +1,6 @@
 """What stands out from a photo's border."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -32,6 +33,12 @@ def test_a_padded_photo_is_as_it_is_alone():
     for row, (h, w) in enumerate(sizes.tolist()):
         np.testing.assert_allclose(padded[row, :h, :w], border_contrast(features[row : row + 1, :h, :w])[0], atol=1e-6)
         assert not np.any(padded[row, h:]) and not np.any(padded[row, :, w:])
+
+
+def test_cells_without_features_have_a_finite_gradient_and_half_precision_is_enough():
+    features = draw(1, 4, 5, 3).at[:, 1:3, 2].set(0.0)
+    assert np.isfinite(jax.grad(lambda x: border_contrast(x).sum())(features)).all()
+    np.testing.assert_allclose(border_contrast(features.astype(jnp.float16)), border_contrast(features), atol=5e-3)
 
 
 def test_a_photo_of_one_thing_has_no_contrast():

@@ -105,6 +105,11 @@ def test_quarter_turns_agree_with_rotate_and_with_numpy():
     assert eq.rot90(1)(maps(7)).shape == (2, 10, 12, 3)
 
 
+def test_a_traced_turn_finds_the_pixels_of_a_large_image():
+    x = jnp.asarray(np.random.default_rng(0).random((1, 4100, 4100, 1), np.float32))  # above 2 ** 24, where floats skip
+    np.testing.assert_allclose(eq.rotate(jnp.float32(0.0))(x)[:, -2:], x[:, -2:], atol=2e-3)
+
+
 def test_a_turn_there_and_back_keeps_the_middle_of_a_wide_image():
     y, x = np.mgrid[:24, :48]
     smooth = jnp.asarray(np.exp(-((y - 11) ** 2 + (x - 20) ** 2) / 40)[None, :, :, None], jnp.float32)

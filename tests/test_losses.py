@@ -120,6 +120,12 @@ def test_affinity_loss_is_finite_where_a_kind_of_pair_is_missing(affinity, kind)
     assert (loss == 0) == (kind is None)
 
 
+def test_affinity_loss_in_half_precision_is_finite_for_like_features():
+    affinity = jnp.ones((1, 2, 3), jnp.bfloat16)
+    loss = losses.affinity_loss(affinity, affinity, affinity * 0, affinity * 0)["loss"]
+    assert abs(float(loss)) < 1e-4
+
+
 def test_cross_entropy_is_the_mean_over_valid_pixels_only():
     logits, labels = random(6, 1, 2, 2, 3), jnp.array([[[0, 2], [255, 255]]], jnp.uint8)
     log_p = np.asarray(jax.nn.log_softmax(logits))
@@ -137,6 +143,14 @@ def test_cross_entropy_survives_large_logits_and_an_image_without_labels(value):
         loss, gradient = jax.value_and_grad(losses.softmax_cross_entropy_ignore)(logits, labels)
         assert np.isfinite(loss) and np.isfinite(gradient).all()
     assert loss == 0
+
+
+def test_a_class_that_is_ruled_out_takes_no_part_in_the_cross_entropy():
+    logits = random(7, 1, 1, 1, 3).at[..., 2].set(-jnp.inf)
+    labels = jnp.ones((1, 1, 1), jnp.int32)
+    loss, gradient = jax.value_and_grad(losses.softmax_cross_entropy_ignore)(logits, labels)
+    np.testing.assert_allclose(loss, losses.softmax_cross_entropy_ignore(logits[..., :2], labels), rtol=1e-6)
+    assert np.isfinite(gradient).all()
 
 
 def test_wrong_options_and_shapes_are_named():

@@ -138,8 +138,9 @@ def test_an_absent_package_says_what_to_install(monkeypatch):
 
 
 def test_packaged_weights_of_another_backbone_are_named():
-    with pytest.raises(ValueError, match="efficientnet_lite0's, the network's backbone is resnet38"):
-        load_weights("efficientnet_lite0", MODEL, {})
+    for name in ("efficientnet_lite0", Path("efficientnet_lite0")):
+        with pytest.raises(ValueError, match="efficientnet_lite0's, the network's backbone is resnet38"):
+            load_weights(name, MODEL, {})
     with pytest.raises(FileNotFoundError, match="no package brings the weights of resnet38"):
         read_weights("resnet38")
 

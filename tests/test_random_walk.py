@@ -123,6 +123,16 @@ def test_a_padded_image_walks_as_it_would_alone(border):
         assert not result.at[:H, :W].set(0.0).any()
 
 
+@pytest.mark.parametrize("h, w", [(1, 1), (5, 1), (4, 2), (3, 3), (6, 4), (1, 7)])
+def test_a_grid_narrower_than_the_radius_walks_as_it_would_padded(h, w):
+    features, scores = random(4, h + 6, w + 6, 4) * 0.4, random(5, h + 6, w + 6, 2)
+    padded = make(features, radius=5, size=jnp.array([h, w], jnp.int32))
+    alone = make(features[:h, :w], radius=5)
+    for method in METHODS:
+        result = walk(scores[:h, :w], alone, steps=8, method=method)
+        np.testing.assert_allclose(result, walk(scores, padded, steps=8, method=method)[:h, :w], atol=1e-5)
+
+
 def test_images_of_a_batch_walk_each_on_their_own():
     features, scores = random(2, 2, H, W, 4) * 0.4, random(3, 2, H, W, 2)
     sizes = jnp.array([[H, W], [6, 9]], jnp.int32)

@@ -8,8 +8,9 @@ from ssenet_jax.models import BACKBONES, NETWORKS
 from ssenet_jax.pretrained.convert import import_weights
 
 HELP = """\
-Reads and checks a weight file (.params of MXNet, .pth or .pt of PyTorch, .npz) and writes a checkpoint, which
---config.init.weights=DIR then names. In place of a file stands a backbone whose weights a package brings.
+Reads and checks a weight file (.params of MXNet, .pth or .pt of PyTorch, .npz, .safetensors) and writes a
+checkpoint, which --config.init.weights=DIR then names. In place of a file stands a backbone whose weights a package
+brings.
   ssenet import-weights ilsvrc-cls_rna-a1_cls1000_ep-0001.params --model=cam --allow_missing=fc8 --out=weights/resnet38
   ssenet import-weights efficientnet_lite0 --model=cam --out=weights/lite0
 cam, seam and segmenter get as many classes as the file's fc8 has.

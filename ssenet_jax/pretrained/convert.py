@@ -21,8 +21,8 @@ def import_weights(
     Modules that the file lacks are not in the checkpoint either: who loads it names them again.
 
     Args:
-        file: a .params, .pth, .pt or .npz file, or a backbone with packaged weights, such as "efficientnet_lite0";
-            these have no head, so all of the network's may be missing.
+        file: a .params, .pth, .pt, .npz or .safetensors file, or a backbone with packaged weights, such as
+            "efficientnet_lite0"; these have no head, so all of the network's may be missing.
         network: a key of `NETWORKS`.
         out: a folder that does not exist yet.
         backbone: a key of `BACKBONES`; "" stands for the one whose packaged weights `file` names, else for resnet38.

@@ -73,8 +73,8 @@ def load_weights(
     """Replaces `variables` of `model` by those of a weight file.
 
     Args:
-        path_or_name: an original file (.params, .pth, .pt, .npz), a folder that `ssenet import-weights` or a training
-            wrote, or a backbone whose ImageNet weights a package brings, such as "efficientnet_lite0".
+        path_or_name: an original file (.params, .pth, .pt, .npz, .safetensors), a folder that `ssenet import-weights` or
+            a training wrote, or a backbone whose ImageNet weights a package brings, such as "efficientnet_lite0".
         model: the model that `variables` belong to.
         variables: values or shapes; kept for the modules that `allow_missing` names when the file lacks them.
         allow_missing: as for `from_torch`.
@@ -83,7 +83,7 @@ def load_weights(
         FileNotFoundError: there is no such file, or the package is not installed.
         ValueError: the file is damaged or does not fit the model.
     """
-    if str(path_or_name) in BACKBONES and path_or_name != model.backbone:
+    if str(path_or_name) in BACKBONES and str(path_or_name) != model.backbone:
         raise ValueError(f"the weights are {path_or_name}'s, the network's backbone is {model.backbone}")
     if Path(path_or_name).is_dir():
         return place(_read_checkpoint(path_or_name, model), model, variables, allow_missing=allow_missing)
@@ -100,7 +100,7 @@ def place(
 
 
 def read_weights(path_or_name: str | Path) -> dict[str, np.ndarray]:
-    """Reads a weight file by its suffix, .params, .pth, .pt or .npz, or the packaged one of a backbone by its name."""
+    """Reads a weight file by its suffix, as `load_weights`, or the packaged one of a backbone by its name."""
     path = packaged_weights(str(path_or_name)) if str(path_or_name) in BACKBONES else Path(path_or_name)
     if path.suffix not in _READERS:
         raise ValueError(f"{path}: no reader for {path.suffix!r}; expected one of {', '.join(_READERS)}")

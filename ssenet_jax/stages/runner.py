@@ -11,7 +11,7 @@ from ssenet_jax import artifacts
 from ssenet_jax.bounds import check
 from ssenet_jax.datasets import Source
 from ssenet_jax.models import BACKBONES
-from ssenet_jax.stages import facts, final, manifest
+from ssenet_jax.stages import facts, final, manifest, train
 from ssenet_jax.stages.context import Context, Job
 from ssenet_jax.stages.table import TABLE, asked_for, needs_of, place_of
 from ssenet_jax.training import hosts, recipes
@@ -46,10 +46,13 @@ def run_stages(config: ConfigDict, workdir: Path, names: tuple[str, ...] = ()) -
         context = Context(config, workdir)
         _check_weights(context, wanted)
         _check_batches(context, wanted)
-        for name in (name for name in TABLE if name in wanted):
-            complete = final.is_complete(name, context)  # a run that is refused leaves what the workdir says of itself
-            if TABLE[name].training and not complete:
-                _tell_if_short(name, context)
+        # a run that is refused leaves what the workdir says of itself
+        complete = {name: final.is_complete(name, context) for name in TABLE if name in wanted}
+        trainings = [name for name, is_complete in complete.items() if TABLE[name].training and not is_complete]
+        for name in trainings:
+            train.check(context, TABLE[name].training)
+        for name in trainings:
+            _tell_if_short(name, context)
         if context.is_writer:
             folders = [context.workdir / name for name in ("manifests", "metrics", "logs")]
             artifacts.remove_partial(workdir, [*folders, *(place_of(name, context.workdir).folder for name in TABLE)])

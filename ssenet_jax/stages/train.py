@@ -21,6 +21,7 @@ from ssenet_jax.stages.context import Context, Job
 from ssenet_jax.stages.inference import cam_function, class_maps
 from ssenet_jax.training import recipes
 from ssenet_jax.training.loop import NO_LOOKS, Looks, Records, fit
+from ssenet_jax.training.optim import split_trainable
 
 PICTURES = 4  # fixed examples whose CAMs go to TensorBoard
 
@@ -30,6 +31,13 @@ class Examples(NamedTuple):
 
     source: Any
     transform: transforms.Transform
+
+
+def check(context: Context, training: str) -> None:
+    """Raises the ValueError with which a training would refuse its settings when its turn comes; computes nothing."""
+    model = context.network(training)
+    recipe = recipes.build(context.config, training, model, len(context.train_source))
+    split_trainable(pretrained.shapes_of(model)["params"], recipe.groups)
 
 
 def train_baseline(context: Context, job: Job) -> None:

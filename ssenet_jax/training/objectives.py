@@ -131,7 +131,8 @@ def affinity(model: nn.Module, *, radius: int, border: str = "full") -> LossFn:
         border: "full" or "reference"; see `affinity.pair_affinity`.
 
     Returns:
-        A loss of batches with "image" (n,h,w,3) and "seeds" (n,h/8,w/8) uint8, 255 where the seeds do not agree.
+        A loss of batches with "image" (n,h,w,3) and "seeds" (n,h/stride,w/stride) uint8, 255 where the seeds do not
+        agree.
     """
 
     def loss_fn(params, batch_stats, batch, rng, step):
