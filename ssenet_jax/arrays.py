@@ -28,8 +28,8 @@ _ITEM = re.compile(
     r"(?:(['\"])(?P<descr>[<>|=]?[a-zA-Z]\d{0,9})\3|(?P<fortran_order>True|False)|\((?P<shape>[\dL, ]*)\))\s*(?:,|$)\s*"
 )
 _CHUNK = 1 << 20
-_FREE_BYTES = 64 << 20  # an archive of this size may have been compressed at any ratio
 _LARGEST_RATIO = 100
+FREE_BYTES = 64 << 20  # an archive of this size may have been compressed at any ratio
 
 
 def read_npy(file: IO[bytes], size: int) -> np.ndarray:
@@ -54,8 +54,13 @@ def read_npy(file: IO[bytes], size: int) -> np.ndarray:
     return flat.reshape(shape, order="F" if fortran else "C")
 
 
-def read_npz(path: str | Path, *names: str) -> dict[str, np.ndarray]:
+def read_npz(path: str | Path, *names: str, free_bytes: int = FREE_BYTES) -> dict[str, np.ndarray]:
     """Reads arrays of an `.npz`, in the order asked for; all of them when none is named.
+
+    Args:
+        path: of the file.
+        names: of the arrays.
+        free_bytes: up to this size what it holds may have been compressed at any ratio, above it at most 100 : 1.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -65,7 +70,8 @@ def read_npz(path: str | Path, *names: str) -> dict[str, np.ndarray]:
     with open(path, "rb") as file:
         try:
             with zipfile.ZipFile(file) as archive:
-                entries = {name.removesuffix(".npy"): info for name, info in checked_entries(archive).items()}
+                held = checked_entries(archive, free_bytes)
+                entries = {name.removesuffix(".npy"): info for name, info in held.items()}
                 return {name: _read_entry(archive, entries, name) for name in names or entries}
         except (*DAMAGE, OSError) as error:
             if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
@@ -73,7 +79,7 @@ def read_npz(path: str | Path, *names: str) -> dict[str, np.ndarray]:
             raise ValueError(one_line(f"{path}: not a readable .npz file ({error})")) from error
 
 
-def checked_entries(archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:
+def checked_entries(archive: zipfile.ZipFile, free_bytes: int = FREE_BYTES) -> dict[str, zipfile.ZipInfo]:
     """The entries of a zip by name, after a look at what they claim; nothing is decompressed.
 
     Raises:
@@ -89,7 +95,7 @@ def checked_entries(archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:
     size = sum(info.file_size for info in entries.values())
     if stored > archive.start_dir:
         raise ValueError(f"claims {stored} bytes of entries in {archive.start_dir} bytes")
-    if size > max(_FREE_BYTES, _LARGEST_RATIO * stored):
+    if size > max(free_bytes, _LARGEST_RATIO * stored):
         raise ValueError(f"claims to hold {size} bytes in {stored} compressed ones; save it without compression")
     return entries
 

@@ -22,6 +22,7 @@ from PIL.PngImagePlugin import PngInfo
 from ssenet_jax.arrays import read_npz
 from ssenet_jax.palette import indexed
 
+_LARGEST = 2 << 30  # bytes of arrays that may be packed at any ratio: maps of large photos are mostly zeros
 _IGNORE = 255  # pixels of a label map that are left out
 
 _PARTIAL = re.compile(r"\.[0-9a-f]{32}\.ssenet-part")
@@ -122,7 +123,7 @@ def read_arrays(path: Path, *names: str) -> tuple[np.ndarray, ...]:
         ValueError: the file is damaged or lacks one of the arrays.
     """
     try:
-        return tuple(read_npz(path, *names).values())
+        return tuple(read_npz(path, *names, free_bytes=_LARGEST).values())
     except FileNotFoundError:
         raise FileNotFoundError(f"{path} is missing; run the stage that writes it first") from None
     except ValueError as error:

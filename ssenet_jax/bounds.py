@@ -62,7 +62,7 @@ RULES = (
         COUNT,
         "at least 1",
     ),
-    Rule(r"data\.scenes\.size", _number(16), "at least 16 pixels"),
+    Rule(r"data\.scenes\.size", _number(32), "at least 32 pixels"),
     Rule(
         r"inference\.batch_size|measure\..*|mesh\.data"
         r"|.*\.(steps|min_steps|epochs|picture_every|iterations|workers|max_side|examples)",

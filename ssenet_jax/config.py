@@ -19,7 +19,7 @@ GROUPS = (
 # Keys that change how a run is carried out and not what it computes; a workdir may be continued under other values.
 RUNTIME_KEYS = (
     r"title|stages|baseline|remat",
-    r"data\.(root|sbd_root|cache|on_error|workers)",
+    r"data\.(root|sbd_root|cache|on_error|workers|folder\.masks)",
     r"mesh\..*",
     r"inference\..*",
     r"crf\.workers",

@@ -18,7 +18,7 @@ from ssenet_jax.pretrained import read_safetensors, shapes_of
 from ssenet_jax.stages import apply, batching, inference
 from ssenet_jax.stages.context import Context
 from ssenet_jax.stages.facts import LONGEST, config_of, read_config, read_facts
-from ssenet_jax.stages.final import settings_of
+from ssenet_jax.stages.final import has_last_step, settings_of
 from ssenet_jax.stages.manifest import check_manifest
 from ssenet_jax.stages.table import final_training, place_of
 from ssenet_jax.training.recipes import network
@@ -118,13 +118,16 @@ def of_run(workdir: Path) -> Segmenter:
     """The network that a run trained, from its workdir alone.
 
     Raises:
-        ValueError: there is none, it was trained under another config than the workdir's, or a file is damaged.
+        ValueError: there is none, it is not trained to its end, it was trained under another config than the workdir's,
+            or a file is damaged.
     """
     config = read_config(workdir)
     context = Context(config, workdir)
     place = place_of(final_training(config), context.workdir)
-    check_manifest(context.manifest(place.stage), settings_of(place.stage, config), stage=place.stage)
+    complete = check_manifest(context.manifest(place.stage), settings_of(place.stage, config), stage=place.stage)
     variables = load_variables(place.folder, place.stage)
+    if not (complete and has_last_step(place.stage, context)):
+        raise ValueError(f"{workdir} holds a segmentation network that is not trained to its end; run ssenet run again")
     return Segmenter(config, read_facts(workdir).class_names, variables, source=place.folder)
 
 

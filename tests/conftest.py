@@ -120,7 +120,7 @@ def make_drawn_run(photos, workdir):
     (photos / "train.csv").write_text("image,labels\na.png,cat\nb.png,cat;dog\nc.png,dog\n")
     settings = {"name": "folder", "root": photos, "train_split": "train", "eval_split": "", "max_side": 32}
     words = [f"--config.data.{key}={value}" for key, value in settings.items()]
-    config = load_config("scenes:tiny", [*words, "--config.segment.flip=false"])
+    config = load_config("scenes:tiny", [*words, "--config.segment.flip=false", "--config.segmenter.steps=1"])
     context = Context(config, workdir)
     facts.write_facts(context)
 

@@ -144,6 +144,13 @@ def test_only_temporary_files_of_this_package_are_removed(tmp_path):
     assert all((tmp_path / name).exists() for name in theirs)
 
 
+def test_maps_of_large_photos_are_read_however_well_they_were_packed(tmp_path):
+    artifacts.write_arrays(tmp_path / "a.npz", cam=np.zeros(70 << 20, np.uint8))
+    assert (tmp_path / "a.npz").stat().st_size < 1 << 20
+    (cam,) = artifacts.read_arrays(tmp_path / "a.npz", "cam")
+    assert cam.size == 70 << 20 and not cam.any()
+
+
 def test_processes_of_one_number_do_not_write_into_each_others_files(tmp_path):
     program = "import os; os.getpid = lambda: 7; from ssenet_jax.artifacts import replacing; from pathlib import Path"
     program += f"\nwith replacing(Path({str(tmp_path)!r}, 'a')) as part: part.touch(); print(part.name)"

@@ -1,5 +1,6 @@
 """Photos, masks and lists that lie: refused in one short line before a training, never taken for something else."""
 
+import errno
 import io
 import os
 import struct
@@ -203,14 +204,15 @@ def test_what_is_no_file_is_not_waited_for(own, place, make, reason):
         assert datasets.load(own, "train").ids == ["a"]
 
 
-def test_a_machine_short_of_files_is_no_fault_of_the_photo(own, monkeypatch):
+@pytest.mark.parametrize("code", [errno.EMFILE, errno.EIO, errno.ESTALE], ids=["files", "disk", "share"])
+def test_a_machine_short_of_files_or_a_disk_that_fails_is_no_fault_of_the_photo(own, monkeypatch, code):
     source = datasets.load(own, "train")
 
-    def none_left(*arguments):
-        raise OSError(24, "Too many open files")
+    def fail(*arguments):
+        raise OSError(code, os.strerror(code))
 
-    monkeypatch.setattr(os, "open", none_left)
-    with pytest.raises(OSError, match="Too many open files"):
+    monkeypatch.setattr(os, "open", fail)
+    with pytest.raises(OSError, match=rf"{os.strerror(code)}.*a\.png"):
         list(datasets.problems(source))
 
 

@@ -34,6 +34,11 @@ def test_an_experiment_has_variants_and_columns_that_its_stages_give(name, scene
         assert set(column.published) <= {run.variant.name for run in runs} | {"SSENet", "SEAM"}
 
 
+def test_a_config_that_draws_its_rate_has_the_papers_rows(scenes):
+    scenes.ser.rate = (0.3, 0.6)
+    assert len(runner.load("table1").variants(scenes)) == 1 + len(table1.RATES)
+
+
 def test_the_baseline_is_trained_once_for_all_experiments(scenes, tmp_path):
     places = set()
     for name in ("table1", "table2", "table3", "figure4", "operators"):
@@ -90,7 +95,9 @@ def fake(name, *, fails=lambda: False):
 
     def score(context, subjects):
         record = {"split": "train", "stage": name, "config_hash": "h", "num_images": 1, "alpha": None}
-        return [{**record, "miou": context.config.ser.rate + context.config.seed / 100}]
+        config = context.config
+        parts = (config.ser.rate, config.seed / 100, config.classifier.steps / 1e3, config.evaluate.alpha / 1e4)
+        return [{**record, "miou": sum(parts)}]
 
     return TABLE[name]._replace(run=run, score=score, images=TABLE[name].images and (lambda context: {}))
 
@@ -121,6 +128,18 @@ def test_two_shards_at_once_leave_the_page_of_one(scenes, tmp_path, quick):
         thread.join()
     assert outputs(tmp_path / "both" / "table2") == outputs(tmp_path / "alone" / "table2")
     assert b"6 of 6 runs are complete" in outputs(tmp_path / "both" / "table2")["report.html"]
+
+
+@pytest.mark.parametrize("change", [{"classifier.steps": 5}, {"evaluate.alpha": 0.5}], ids=["training", "scoring"])
+def test_the_page_is_that_of_the_config_it_was_last_run_with(scenes, tmp_path, quick, change):
+    runner.run("table2", scenes, tmp_path / "again", 1, runner.Shard(0, 1))
+    before = outputs(tmp_path / "again" / "table2")
+    changed = scenes.copy_and_resolve_references()
+    changed.update_from_flattened_dict(change)
+    for folder in ("again", "new"):
+        runner.run("table2", changed, tmp_path / folder, 1, runner.Shard(0, 1))
+    assert outputs(tmp_path / "again" / "table2") == outputs(tmp_path / "new" / "table2")
+    assert outputs(tmp_path / "again" / "table2")["table2.csv"] != before["table2.csv"]
 
 
 def test_an_experiment_that_was_killed_at_a_stage_goes_on(scenes, tmp_path, quick):

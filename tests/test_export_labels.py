@@ -175,6 +175,12 @@ def test_polygons_of_rings_in_rings_have_no_holes_and_are_few():
     assert len(square) == 8
 
 
+def test_a_mask_with_a_thousand_holes_in_a_row_has_polygons():
+    mask = np.ones((3, 2401), bool)
+    mask[1, 1::2] = False
+    np.testing.assert_array_equal(from_polygons(polygons(mask), mask.shape), mask)
+
+
 @pytest.fixture
 def voc_run(drawn_run, tmp_path):
     """The same workdir as that of a network of the classes of VOC, with predictions of the test split."""

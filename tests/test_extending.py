@@ -62,6 +62,9 @@ class Stripes:
     def fingerprints(self):
         return {image_id: "drawn" for image_id in self.ids}
 
+    def mask_fingerprints(self):
+        return self.fingerprints()
+
     def __len__(self):
         return len(self.ids)
 

@@ -18,6 +18,8 @@ import pytest
 
 from ssenet_jax.checkpoint import load_variables
 from ssenet_jax.stages import runner
+from ssenet_jax.stages.context import Context
+from ssenet_jax.stages.facts import read_config
 from ssenet_jax.training import hosts
 from ssenet_jax.training.sharding import make_mesh
 from ssenet_jax.training.stop import Preempted, listening
@@ -173,6 +175,33 @@ def test_every_image_falls_to_one_process(folders):
     _, printed = folders
     assert sorted(printed[0]["share"] + printed[1]["share"]) == list(range(7))
     assert [output["devices"] for output in printed] == [[4, 8]] * 2
+
+
+def test_processes_with_other_settings_or_other_photos_are_refused(scored_run, monkeypatch):
+    config, workdir = scored_run
+    here = Context(config, workdir)
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    said = []
+    monkeypatch.setattr(hosts, "agree", lambda where, word: said.append(word) or [word, word])
+    runner._check_processes(here)
+    for change, what in (("cam.flip", "settings"), ("", "photos of train")):
+        there = Context(config.copy_and_resolve_references(), workdir)
+        if change:
+            there.config.cam.flip = not config.cam.flip
+        else:
+            there.train_source.ids = there.train_source.ids[:-1]
+        monkeypatch.setattr(hosts, "agree", lambda where, word: [said[0], word])
+        with pytest.raises(ValueError, match=f"process 1 has other {what} than process 0"):
+            runner._check_processes(there)
+
+
+def test_work_of_another_process_is_scored_too(tiny, tmp_path, monkeypatch, capsys):
+    workdir = shutil.copytree(tiny, tmp_path / "run")
+    monkeypatch.setattr(hosts, "agree", lambda where, word, **_: [word, "1" if where == "work of label" else word])
+    (workdir / "metrics/label.train.json").unlink()
+    runner.run_stages(read_config(workdir), workdir, ("label",))
+    assert "label: 1 images have no result yet" in capsys.readouterr().err
+    assert (workdir / "metrics/label.train.json").exists()
 
 
 def test_alone_nobody_is_waited_for(monkeypatch):

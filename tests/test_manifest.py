@@ -2,11 +2,14 @@
 
 import json
 import os
+from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from ssenet_jax.config import paper_config
-from ssenet_jax.stages import manifest
+from ssenet_jax.stages import final, manifest
+from ssenet_jax.stages.context import Context
 from ssenet_jax.stages.manifest import MadeFrom
 
 IDENTITY = {"train": {"name": "folder", "classes": ["cat", "dog"], "lists": {"train.csv": "aa"}}}
@@ -125,6 +128,24 @@ def test_other_data_are_refused_and_what_changed_is_named(path, name, grows):
             check()
     else:
         assert check()
+
+
+def test_masks_that_are_given_later_change_nothing_but_what_is_learnt_from_them(scored_run):
+    config, workdir = scored_run
+    config.labels.crf = False
+
+    def made(stage, source):
+        config.labels.source = source
+        context = Context(config, workdir)
+        return final.settings_of(stage, config), final.made_from(stage, context)
+
+    before = {(stage, source): made(stage, source) for stage in ("infer_cams", "label") for source in ("walk", "masks")}
+    masks = Path(config.data.root) / "masks"
+    masks.mkdir()
+    Image.new("L", (64, 48)).save(masks / "a.png")
+    config.data.folder.masks = "masks"
+    differing = {key for key in before if made(*key) != before[key]}
+    assert differing == {("label", "masks")}
 
 
 def test_the_content_of_weights_counts_and_not_their_name(tmp_path):

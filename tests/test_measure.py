@@ -1,16 +1,20 @@
 """CAM measures: what is equivariant has no error, what is not has one; classification and scales as counted by hand."""
 
+import shutil
+
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import linen as nn
 from ml_collections import ConfigDict
 
-from ssenet_jax.artifacts import read_json
+from ssenet_jax.artifacts import read_json, write_arrays
 from ssenet_jax.metrics import average_precision, mean_average_precision
+from ssenet_jax.stages import final
 from ssenet_jax.stages.context import Context
+from ssenet_jax.stages.facts import read_config
 from ssenet_jax.stages.measure import OPERATORS, error_function, score_measures
-from ssenet_jax.stages.score import Subject
+from ssenet_jax.stages.score import Subject, score_cams
 from ssenet_jax.stages.table import place_of
 from ssenet_jax.training.logs import read_lines
 
@@ -62,6 +66,40 @@ def test_a_sample_without_masks_has_no_score_by_scale(tiny):
     sample = type("Sample", (list,), {"class_names": source.class_names})([{"id": name} for name in source.ids])
     (record,) = score_measures(context, [Subject(place_of("measure_cams", context.workdir), "test", sample, "", "")])
     assert record["scales"] == {"1": None} and record["num_images"] == 3
+
+
+def test_photos_without_a_class_have_no_equivariance_error(tiny, tmp_path):
+    context, place = Context(ConfigDict(read_json(tiny / "config.json")), tmp_path), place_of("measure_cams", tmp_path)
+    for name, label in (("a", [1, 0]), ("b", [0, 0])):
+        maps = np.zeros((1, 2, 2, sum(label)), np.float16)
+        figures = {"errors": np.full(len(OPERATORS), 0.5 * sum(label)), "scores": np.zeros(2), "maps": maps}
+        write_arrays(place.file(name, "test"), **figures, labels=np.float32(label))
+
+    def errors_of(*names):
+        sample = type("Sample", (list,), {"class_names": ("cat", "dog")})([{"id": name} for name in names])
+        (record,) = score_measures(context, [Subject(place, "test", sample, "", "")])
+        return set(record["equivariance"].values())
+
+    assert errors_of("a", "b") == {0.5} and errors_of("b") == {None}
+
+
+def test_held_out_photos_without_masks_are_measured_and_not_scored(tiny, tmp_path):
+    workdir = shutil.copytree(tiny, tmp_path / "run")
+    shutil.rmtree(workdir / "metrics")
+    context = Context(read_config(workdir), workdir)
+    context.eval_source.has_masks = False
+    for stage in ("measure_cams", "segment"):
+        final.evaluate(context, stage)
+    assert [path.name for path in (workdir / "metrics").iterdir()] == ["measure_cams.test.json"]
+
+
+def test_masks_that_leave_every_pixel_out_score_nothing_at_the_configs_alpha(tiny):
+    context = Context(read_config(tiny), tiny)
+    source = context.train_source
+    records = [{**source[0], "mask": np.full_like(source[0]["mask"], 255)}]
+    sample = type("Sample", (list,), {"class_names": source.class_names, "has_masks": True})(records)
+    (record,) = score_cams(context, [Subject(place_of("infer_cams", tiny), "train", sample, "", "")])
+    assert context.config.evaluate.best_alpha and record["alpha"] == 0.2 and record["miou"] is None
 
 
 def test_a_run_has_the_measures_and_a_validation_curve(tiny):

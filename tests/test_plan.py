@@ -121,7 +121,7 @@ def test_a_plan_of_every_stage_is_answered_from_what_was_kept(tmp_path, monkeypa
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     config = load_config(f"{CONFIGS}/scenes.py:tiny", ["--config.stages=('infer_cams',)", "--config.baseline=False"])
     first = paper.plan_all(config, chips.devices_of("cuda:h100x4"))
-    assert [(row.stage, row.images, row.calls) for row in first] == [("Classifier", 32, 8), ("CAM", 12, 8)]
+    assert [(row.stage, row.images, row.calls) for row in first] == [("Classifier", 32, 8), ("CAM", 16, 8)]
     assert all(row.cost.flops > 0 and row.hours > 0 for row in first)
 
     def refuse(*arguments, **options):

@@ -7,8 +7,10 @@ import signal
 import numpy as np
 import pytest
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from ssenet_jax.artifacts import read_mask
+from ssenet_jax.commands.predict import writable
 from ssenet_jax.main import main
 from ssenet_jax.training import stop
 
@@ -75,6 +77,14 @@ def test_a_broken_photo_does_not_stop_the_others(predict, photos):
     assert code == 2 and "none of the 1 photos could be read" in error and not (photos / "none").exists()
 
 
+def test_a_picture_with_a_comment_of_its_own_is_not_taken_for_a_result(tmp_path):
+    comment = PngInfo()
+    comment.add_text("comment", "holiday")
+    Image.new("RGB", (2, 2)).save(tmp_path / "a.png", pnginfo=comment)
+    with pytest.raises(ValueError, match="was not written by ssenet predict"):
+        writable([tmp_path / "a.png"], tmp_path, page=False)
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
@@ -109,6 +119,12 @@ def test_nothing_of_the_users_is_written_over(predict, photos, words, message):
         (lambda run: (run / "data.json").write_text('{"class_names": 3}'), "data.json is damaged"),
         (lambda run: (run / "config.json").write_text("[]"), "config.json lacks the key"),
         (lambda run: shutil.rmtree(run / "checkpoints"), "run the stage train_segmenter first"),
+        (
+            lambda run: (run / "manifests/train_segmenter.json").write_text(
+                (run / "manifests/train_segmenter.json").read_text().replace('"complete": true', '"complete": false')
+            ),
+            "holds a segmentation network that is not trained to its end; run ssenet run again",
+        ),
         (
             lambda run: (run / "config.json").write_text(
                 (run / "config.json").read_text().replace('"resnet38"', '"efficientnet_lite0"')

@@ -95,17 +95,21 @@ def test_a_training_on_labels_of_another_review_is_not_taken_for_done(ledger, la
         final.is_complete(stage, context)
 
 
+def of_reviews(workdir):
+    return reviewed.fingerprints(workdir, reviewed.read_decisions(workdir))
+
+
 def test_fingerprints_follow_decisions_and_masks_and_not_their_time(ledger, scored_run):
     _, workdir = scored_run
-    found = [reviewed.fingerprints(workdir)]
+    found = [of_reviews(workdir)]
     row = decide(ledger, "a", "corrected", DRAWN)
-    found.append(reviewed.fingerprints(workdir))
+    found.append(of_reviews(workdir))
     row = decide(ledger, "a", "corrected", DRAWN, row)
-    assert reviewed.fingerprints(workdir) == found[-1]
+    assert of_reviews(workdir) == found[-1]
     artifacts.write_mask(workdir / "reviewed/a.png", np.zeros((HEIGHT, WIDTH)))
-    found.append(reviewed.fingerprints(workdir))
+    found.append(of_reviews(workdir))
     decide(ledger, "a", "rejected", known=row)
-    found.append(reviewed.fingerprints(workdir))
+    found.append(of_reviews(workdir))
     assert len({reviewed.joined(each) for each in found}) == 4
 
 

@@ -10,7 +10,7 @@ from ssenet_jax.commands.tune import take_over
 from ssenet_jax.main import main
 from ssenet_jax.stages.context import Context
 from ssenet_jax.stages.facts import read_config
-from ssenet_jax.stages.label_search import power_at, search, threshold_of
+from ssenet_jax.stages.label_search import backgrounds_around, power_at, search, threshold_of
 from ssenet_jax.stages.runner import run_stages
 from ssenet_jax.stages.seeds import Background
 from ssenet_jax.stages.table import asked_for
@@ -52,6 +52,11 @@ def test_rows_come_best_first_and_a_second_search_reads_what_the_first_wrote(wor
     best = " ".join(f"--config.{key}={value}" for key, value in found[0].choice.overrides().items())
     assert lines[-1].endswith(best)
     assert {path: path.stat().st_mtime_ns for path in (workdir / "tune").rglob("*.npz")} == written
+
+
+def test_a_crf_is_tried_around_a_threshold_of_nothing_too():
+    tried = backgrounds_around(Background("constant", 0.0))
+    assert {one.kind for one in tried} == {"constant", "power"} and all(0 < threshold_of(one) < 0.1 for one in tried)
 
 
 @pytest.mark.parametrize("alpha", [0.5, 1.0, 4.0, 24.0])

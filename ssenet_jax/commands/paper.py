@@ -10,8 +10,9 @@ from ml_collections import ConfigDict
 from ssenet_jax.commands import programs
 from ssenet_jax.commands.chips import GIB, Devices
 from ssenet_jax.commands.compiling import Cost, cost_of, remembered, sources
-from ssenet_jax.commands.steps import Step, size_of_data
-from ssenet_jax.stages import apply, batching, labels
+from ssenet_jax.commands.steps import Step, has_masks, size_of_data
+from ssenet_jax.stages import batching, labels
+from ssenet_jax.stages.context import Context
 from ssenet_jax.stages.table import TABLE, asked_for
 
 # Seconds of one core for a photo, where a stage works on the host: AMD EPYC, 375 x 500 pixels.
@@ -71,9 +72,7 @@ def _training(config: ConfigDict, name: str, devices: Devices) -> list[Row]:
 
 def _applied(config: ConfigDict, name: str, devices: Devices) -> list[Row]:
     """Images are independent: each device computes its own rows of a batch, so the program of one tells of all."""
-    row, data, one = TABLE[name], config.data, _one_of(devices)
-    split = (data.eval_split or data.train_split) if row.run is apply.segment else data.train_split
-    num_classes, images = size_of_data(data, split)
+    row, one, (num_classes, images) = TABLE[name], _one_of(devices), _images_of(config, name)
     batch = batching.batch_of(config.inference.batch_size, on_cpu=False)
     sizes = programs.Sizes(config, -(-batch * devices.hosts // devices.number), num_classes)
     found = programs.of_stage(config, row.run, sizes)
@@ -87,6 +86,20 @@ def _applied(config: ConfigDict, name: str, devices: Devices) -> list[Row]:
         seconds = cost.seconds(devices.each, config.dtype)
         rows.append(Row(row.title, program.name, images, program.rows * devices.number, seconds, cost))
     return rows
+
+
+def _images_of(config: ConfigDict, name: str) -> tuple[int, int]:
+    """Foreground classes, and the images that a stage works on."""
+    data, images = config.data, TABLE[name].images
+    num_classes, of_train = size_of_data(data, data.train_split)
+    of_eval = size_of_data(data, data.eval_split)[1] if data.eval_split else 0
+    if images is Context.training_and_scored_images:
+        return num_classes, of_train + (of_eval if has_masks(data, data.eval_split) else 0)
+    if images is Context.measured_images:
+        return num_classes, min(config.measure.images, of_eval or of_train)
+    if images is Context.images_to_segment:
+        return num_classes, of_eval or of_train
+    return num_classes, of_train
 
 
 def _one_of(devices: Devices) -> Devices:

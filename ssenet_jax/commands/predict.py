@@ -5,6 +5,7 @@ import sys
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -92,9 +93,14 @@ def _is_ours(path: Path) -> bool:
         return album.is_by(path, MADE_BY)
     try:
         with Image.open(path) as image:
-            return MADE_BY in (image.info.get("Software"), image.info.get("comment", b"").decode("latin-1"))
+            return MADE_BY in (image.info.get("Software"), _text(image.info.get("comment")))
     except (OSError, ValueError, Image.DecompressionBombError):
         return False
+
+
+def _text(comment: Any) -> Any:
+    """A JPEG's comment is bytes, a PNG's text."""
+    return comment.decode("latin-1") if isinstance(comment, bytes) else comment
 
 
 def predict(trained: Segmenter, plan: dict[str, Path], out: Path) -> tuple[list[str], list[album.Entry]]:

@@ -14,7 +14,7 @@ from ssenet_jax import random_walk as walks
 from ssenet_jax.affinity import pair_offsets
 from ssenet_jax.commands.compiling import Program
 from ssenet_jax.crf import jax_backend, lattice
-from ssenet_jax.stages import apply, batching, inference, labels
+from ssenet_jax.stages import apply, batching, inference, labels, measure
 from ssenet_jax.training import recipes
 
 VOC_PHOTO = (375, 500)
@@ -49,6 +49,18 @@ def _cams(config: ConfigDict, sizes: Sizes) -> list[Program]:
     function = inference.cam_function(model, scales=config.cam.scales, flip=config.cam.flip, dtype=jnp.float16)
     shapes = (pretrained.shapes_of(model), sizes.photos, sizes.classes, sizes.present)
     return [Program("CAM", function, shapes, sizes.rows)]
+
+
+def _measures(config: ConfigDict, sizes: Sizes) -> list[Program]:
+    model = recipes.network(config, "classifier", sizes.num_classes)
+    variables, side = pretrained.shapes_of(model), config.classifier.crop
+    crops, labels = _shape((sizes.rows, side, side, 3), "float32"), _shape((sizes.rows, sizes.num_classes), "float32")
+    programs = [Program("errors of a crop", measure.error_function(model), (variables, crops, labels), sizes.rows)]
+    for scale in config.cam.scales:
+        function = inference.cam_function(model, scales=(scale,), flip=config.cam.flip)
+        shapes = (variables, sizes.photos, sizes.classes, sizes.present)
+        programs.append(Program(f"CAM at scale {scale:g}", function, shapes, sizes.rows))
+    return programs
 
 
 def _walk(config: ConfigDict, sizes: Sizes) -> list[Program]:
@@ -136,6 +148,7 @@ def _filtering(kernel: lattice.Lattice, k: int) -> tuple[float, float]:
 # by the function that a row of `stages.table` runs; what is not here runs on the host
 _ON_DEVICE: dict[Any, Callable[[ConfigDict, Sizes], list[Program]]] = {
     apply.infer_cams: _cams,
+    measure.measure_cams: _measures,
     labels.refine_seeds: _seeds,
     labels.label: _labels,
     labels.relabel: _segment,

@@ -98,7 +98,17 @@ def largest_batch(step: Step, known: Cost) -> int:
 
 def size_of_data(data: ConfigDict, split: str) -> tuple[int, int]:
     """Foreground classes and images of a split, without reading an image."""
-    if data.name == "voc12" and not data.root and split in VOC_IMAGES:
+    if _is_absent(data, split):
         return 20, VOC_IMAGES[split]
     source = datasets.open_listed(data, split)
     return len(source.class_names), len(source)
+
+
+def has_masks(data: ConfigDict, split: str) -> bool:
+    """Whether a split has masks to score against; "" has none."""
+    return bool(split) and (split != "test" if _is_absent(data, split) else datasets.open_listed(data, split).has_masks)
+
+
+def _is_absent(data: ConfigDict, split: str) -> bool:
+    """A plan for VOC takes no photos."""
+    return data.name == "voc12" and not data.root and split in VOC_IMAGES

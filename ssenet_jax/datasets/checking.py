@@ -69,8 +69,13 @@ class _Subset:
         return self._source.identity
 
     def fingerprints(self) -> dict[str, str]:
-        of_all = self._source.fingerprints()
-        return {image_id: of_all[image_id] for image_id in self.ids}
+        return self._own(self._source.fingerprints())
+
+    def mask_fingerprints(self) -> dict[str, str]:
+        return self._own(self._source.mask_fingerprints())
+
+    def _own(self, of_all: dict[str, str]) -> dict[str, str]:
+        return {image_id: of_all[image_id] for image_id in self.ids if image_id in of_all}
 
     def __len__(self) -> int:
         return len(self._positions)

@@ -84,12 +84,13 @@ class Folder:
         return record
 
     def fingerprints(self) -> dict[str, str]:
-        files = {row.id: (self._images / row.image, self._mask_path(row)) for row in self._rows}
-        held = contents(path for pair in files.values() for path in pair if path)
-        return {
-            row.id: fingerprint(sorted(row.labels), *(path and held[path] for path in files[row.id]))
-            for row in self._rows
-        }
+        held = contents(self._images / row.image for row in self._rows)
+        return {row.id: fingerprint(sorted(row.labels), held[self._images / row.image]) for row in self._rows}
+
+    def mask_fingerprints(self) -> dict[str, str]:
+        files = {row.id: path for row in self._rows if (path := self._mask_path(row))}
+        held = contents(files.values())
+        return {image_id: held[path] or "" for image_id, path in files.items()}
 
     def _mask_path(self, row: Row) -> Path | None:
         if self._masks is None:

@@ -20,7 +20,11 @@ _DECODE_REMEDY = "replace the file, or set config.data.on_error=skip to leave it
 _LARGEST_FILE = 1 << 30
 _STRIP_PIXELS = 1 << 22  # what is converted at once, so that a large photo is not held in several modes
 _DARKEST = 16  # a photo of 16 bits whose upper bytes all lie below this was meant as 8 or 12 bits
-_MACHINE_FAULTS = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
+# of the machine, or of a disk in the network, which may well read the file another time
+_PASSING = (
+    errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EIO, errno.EAGAIN, errno.ESTALE, errno.ETIMEDOUT, errno.ENOTCONN,
+    errno.ECONNRESET, errno.ECONNABORTED, errno.EHOSTDOWN, errno.EHOSTUNREACH, errno.ENETDOWN, errno.ENETUNREACH,
+)  # fmt: skip
 
 
 class Record(TypedDict):
@@ -63,10 +67,14 @@ class Source(Protocol):
     def __getitem__(self, index: int) -> Record: ...
 
     def fingerprints(self) -> dict[str, str]:
-        """For each id a text that changes when its labels do, or what its photo or mask holds.
+        """For each id a text that changes when its labels do, or what its photo holds.
 
         Each file is read once; later it costs a look at the file's entry in its folder. Max_side has no part in it.
         """
+        ...
+
+    def mask_fingerprints(self) -> dict[str, str]:
+        """For each id with a mask a text that changes when that does; as `fingerprints`."""
         ...
 
 
@@ -94,6 +102,9 @@ class Shrunk:
 
     def fingerprints(self) -> dict[str, str]:
         return self._source.fingerprints()
+
+    def mask_fingerprints(self) -> dict[str, str]:
+        return self._source.mask_fingerprints()
 
     def __len__(self) -> int:
         return len(self._source)
@@ -208,7 +219,7 @@ def read_bytes(path: str | Path, remedy: str = SKIP_REMEDY) -> bytes:
 
     Raises:
         ValueError: it is missing, no file, above 1 GiB, or cannot be read; says which, and what to do.
-        OSError: the machine is short of memory or open files, which says nothing of this file.
+        OSError: the machine is short of memory or open files, or a disk fails, which says nothing of this file.
     """
     try:
         with open(path, "rb", opener=_open_at_once) as file:
@@ -217,7 +228,8 @@ def read_bytes(path: str | Path, remedy: str = SKIP_REMEDY) -> bytes:
             if stat.S_ISREG(state.st_mode) and state.st_size <= _LARGEST_FILE:
                 return file.read()
     except OSError as error:
-        if error.errno in _MACHINE_FAULTS:
+        if error.errno in _PASSING:
+            error.filename = str(path)  # a read that fails does not say of what
             raise
         reason = error.strerror or str(error)
     raise ValueError(f"cannot read {shown(path)} ({reason}); {remedy}")

@@ -115,6 +115,9 @@ class Scenes:
     def fingerprints(self) -> dict[str, str]:
         return {image_id: fingerprint(self._seed, self._size, image_id) for image_id in self.ids}
 
+    def mask_fingerprints(self) -> dict[str, str]:
+        return self.fingerprints()  # drawn together
+
 
 def _draw_numbered(seed: int, split: int, index: int, size: int):
     image, mask = draw_scene(np.random.default_rng((seed, split, index)), size)

@@ -6,6 +6,7 @@ import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import tensorflow_datasets as tfds
@@ -81,14 +82,14 @@ class Voc12Source:
 
     class_names = CLASS_NAMES
 
-    def __init__(self, prepared: Path, split: str, *, devkit: Path, ids: list[str]):
-        self._prepared, self._devkit, self.ids = prepared, devkit, ids
+    def __init__(self, prepared: Path, split: str, *, devkit: Path, held: dict[str, "_Held"]):
+        self._prepared, self._devkit, self._held, self.ids = prepared, devkit, held, list(held)
         with self._naming_damage():
             raw = {"image": tfds.decode.SkipDecoding(), "mask": tfds.decode.SkipDecoding()}
             self._examples = tfds.builder_from_directory(prepared).as_data_source(split=split, decoders=raw)
-        self.has_masks = any(mask_path(devkit, image_id).is_file() for image_id in ids)
-        self.identity = {"name": "voc12", "classes": list(CLASS_NAMES), "lists": {split: fingerprint(ids)}}
-        self.photos = [str(image_path(devkit, image_id)) for image_id in ids]
+        self.has_masks = any(of.mask is not None for of in held.values())
+        self.identity = {"name": "voc12", "classes": list(CLASS_NAMES), "lists": {split: fingerprint(self.ids)}}
+        self.photos = [str(image_path(devkit, image_id)) for image_id in self.ids]
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -106,7 +107,10 @@ class Voc12Source:
         return record
 
     def fingerprints(self) -> dict[str, str]:
-        return {image_id: fingerprint(held) for image_id, held in _held(self._devkit, self.ids).items()}
+        return {image_id: fingerprint(held.photo, held.annotation) for image_id, held in self._held.items()}
+
+    def mask_fingerprints(self) -> dict[str, str]:
+        return {image_id: held.mask for image_id, held in self._held.items() if held.mask is not None}
 
     @contextlib.contextmanager
     def _naming_damage(self) -> Iterator[None]:
@@ -156,11 +160,12 @@ def open_voc12(root: str, split: str, *, sbd_root: str, cache: str, check_files:
             f"image {shown(path)}{more}, listed for split {split}, is missing; restore it, or set"
             " config.data.on_error=skip"
         )
-    state = fingerprint(str(Voc12.VERSION), split, _held(devkit, ids))
+    held = _held(devkit, ids)
+    state = fingerprint(str(Voc12.VERSION), split, [(image_id, *of) for image_id, of in held.items()])
     prepared = _prepared_in(cache) / f"voc12-{split}-{state}"
     if not prepared.exists():
         _prepare(devkit, split, read_annotations(devkit, ids, required=split != "test"), prepared)
-    return Voc12Source(prepared, split, devkit=devkit, ids=ids)
+    return Voc12Source(prepared, split, devkit=devkit, held=held)
 
 
 def _prepared_in(cache: str) -> Path:
@@ -194,11 +199,18 @@ def _build(builder: Voc12, target: Path) -> None:
             raise
 
 
-def _held(devkit: Path, ids: list[str]) -> dict[str, list[str | None]]:
-    """By id what its photo, mask and annotation hold."""
-    files = {i: [image_path(devkit, i), mask_path(devkit, i), annotation_path(devkit, i)] for i in ids}
+class _Held(NamedTuple):
+    """What the files of a photo hold, as `contents` gives it."""
+
+    photo: str | None
+    mask: str | None
+    annotation: str | None
+
+
+def _held(devkit: Path, ids: list[str]) -> dict[str, _Held]:
+    files = {i: [path(devkit, i) for path in (image_path, mask_path, annotation_path)] for i in ids}
     of = contents(path for paths in files.values() for path in paths)
-    return {image_id: [of[path] for path in paths] for image_id, paths in files.items()}
+    return {image_id: _Held(*(of[path] for path in paths)) for image_id, paths in files.items()}
 
 
 def grey_png(path: Path) -> bytes:

@@ -15,9 +15,10 @@ def source_of(config: ConfigDict, split: str) -> datasets.Source | None:
     if not split or split in (config.data.train_split, config.data.eval_split):
         return None
     try:
-        return datasets.load(config.data, split)
-    except ValueError:
+        datasets.open_listed(config.data, split)
+    except ValueError:  # there is no list of it
         return None
+    return datasets.load(config.data, split)
 
 
 def predict(store: Store, config: ConfigDict, split: str) -> None:

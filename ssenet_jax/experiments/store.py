@@ -9,10 +9,11 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
+from ssenet_jax import artifacts
 from ssenet_jax.stages import final
 from ssenet_jax.stages.context import Context
 from ssenet_jax.stages.manifest import settings_hash
-from ssenet_jax.stages.runner import run_stages
+from ssenet_jax.stages.runner import run_stages, todo_of
 from ssenet_jax.stages.table import TABLE, needs_of, place_of, with_needs
 
 
@@ -27,7 +28,9 @@ class Store:
         return self.folder / f"{stage}-{settings_hash(final.settings_of(stage, config))}"
 
     def is_complete(self, stage: str, config: ConfigDict) -> bool:
-        return final.is_complete(stage, Context(config, self.place(stage, config)))
+        """Whether a stage has been completed, for images that were added since too."""
+        context = Context(config, self.place(stage, config))
+        return final.is_complete(stage, context) and not any(todo_of(stage, context).values())
 
     def make(self, stage: str, config: ConfigDict) -> None:
         """Runs a stage, or goes on with it; what it reads is complete in this store.
@@ -37,31 +40,46 @@ class Store:
         """
         workdir = self.place(stage, config)
         for need in with_needs(needs_of(stage, config), config):
-            self.link(need, config, workdir)
+            link_stage(need, Context(config, self.place(need, config)), workdir)
         run_stages(config, workdir, (stage,))
 
     def link(self, stage: str, config: ConfigDict, workdir: Path) -> None:
-        """Shows a complete stage in another workdir."""
-        link_stage(stage, Context(config, self.place(stage, config)), workdir)
+        """Shows a complete stage in another workdir, with figures under the config's section `evaluate`."""
+        made = Context(config, self.place(stage, config))
+        scored = final.is_scored(stage, made)
+        link_stage(stage, made, workdir, metrics=scored)
+        if not scored:
+            final.evaluate(Context(config, workdir), stage)
 
 
-def link_stage(stage: str, made: Context, workdir: Path) -> None:
-    """Links all that a stage wrote in one workdir into another: results, manifest, log, metrics."""
+def link_stage(stage: str, made: Context, workdir: Path, *, metrics: bool = True) -> None:
+    """Links all that a stage wrote in one workdir into another: results, manifest, log, and its metrics or not.
+
+    Links to what was made under other settings are replaced.
+    """
     log, manifest = made.log(stage), made.manifest(stage)
-    found = [place_of(stage, made.workdir).folder, manifest, log, made.workdir / "tensorboard" / stage]
-    found += sorted((made.workdir / "metrics").glob(f"{stage}.*.json"))
-    for path in found:
+    for path in (place_of(stage, made.workdir).folder, manifest, log, made.workdir / "tensorboard" / stage):
         if path.exists():
             _link(workdir / path.relative_to(made.workdir), path)
+    if metrics:
+        names = {path.name: path for path in (made.workdir / "metrics").glob(f"{stage}.*.json")}
+        for left in (workdir / "metrics").glob(f"{stage}.*.json"):
+            if left.name not in names or not left.is_symlink():
+                left.unlink()
+        for name, path in names.items():
+            _link(workdir / "metrics" / name, path)
 
 
 def _link(path: Path, target: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        path.symlink_to(os.path.relpath(target.resolve(), path.parent.resolve()))
-    except FileExistsError:
-        if not path.is_symlink():
-            raise ValueError(f"{path} is in the way of a result that is to be linked there; move it away") from None
+    wanted = os.path.relpath(target.resolve(), path.parent.resolve())
+    if path.is_symlink():
+        if os.readlink(path) == wanted:
+            return
+    elif path.exists():
+        raise ValueError(f"{path} is in the way of a result that is to be linked there; move it away")
+    with artifacts.replacing(path) as temporary:
+        temporary.symlink_to(wanted)
 
 
 def trainings(stages: tuple[str, ...]) -> list[str]:

@@ -9,7 +9,8 @@ WALK = dict(zip(RATES, (61.5, 61.7, 61.8, 62.1, 61.7), strict=True))
 
 
 def _variants(config):
-    rates = dict.fromkeys((*RATES, config.ser.rate))  # a config whose own rate is another one shows it too
+    own_rate = [config.ser.rate] if isinstance(config.ser.rate, float) else []  # none where it is drawn from a range
+    rates = dict.fromkeys((*RATES, *own_rate))
     own = [Variant(f"rate {rate:g}", {"classifier.regulariser": "ser", "ser.rate": rate}) for rate in rates]
     return [Variant("baseline", BASELINE), *own]
 

@@ -20,22 +20,24 @@ def polygons(mask: Bool[np.ndarray, "h w"], *, reach: float = 0.5) -> list[Float
     Returns:
         Outlines in pixels from the picture's top left corner, where the first pixel has its centre at 0.5.
     """
-    return [_outline(piece, top, left, reach) for piece, top, left in _without_holes(mask, 0, 0)]
+    return [_outline(piece, top, left, reach) for piece, top, left in _without_holes(mask)]
 
 
-def _without_holes(mask: np.ndarray, top: int, left: int) -> Iterator[tuple[np.ndarray, int, int]]:
+def _without_holes(mask: np.ndarray) -> Iterator[tuple[np.ndarray, int, int]]:
     """Connected pieces with the place of their top left corner."""
-    labels, _ = ndimage.label(mask)
-    for number, (rows, columns) in enumerate(ndimage.find_objects(labels), 1):
-        piece = labels[rows, columns] == number
-        holes = ndimage.binary_fill_holes(piece) & ~piece
-        place = top + rows.start, left + columns.start
-        if not holes.any():
-            yield piece, *place
-            continue
-        cut = int(np.flatnonzero(holes.any(axis=0))[0]) + 1  # through the hole that begins first
-        yield from _without_holes(piece[:, :cut], *place)
-        yield from _without_holes(piece[:, cut:], place[0], place[1] + cut)
+    waiting = [(mask, 0, 0)]
+    while waiting:
+        mask, top, left = waiting.pop()
+        labels, _ = ndimage.label(mask)
+        for number, (rows, columns) in enumerate(ndimage.find_objects(labels), 1):
+            piece = labels[rows, columns] == number
+            holes = ndimage.binary_fill_holes(piece) & ~piece
+            place = top + rows.start, left + columns.start
+            if not holes.any():
+                yield piece, *place
+                continue
+            cut = int(np.flatnonzero(holes.any(axis=0))[0]) + 1  # through the hole that begins first
+            waiting += [(piece[:, :cut], *place), (piece[:, cut:], place[0], place[1] + cut)]
 
 
 def _outline(piece: np.ndarray, top: int, left: int, reach: float) -> np.ndarray:

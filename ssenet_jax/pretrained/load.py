@@ -73,8 +73,8 @@ def load_weights(
     """Replaces `variables` of `model` by those of a weight file.
 
     Args:
-        path_or_name: an original file (.params, .pth, .pt, .npz, .safetensors), a folder that `ssenet import-weights` or
-            a training wrote, or a backbone whose ImageNet weights a package brings, such as "efficientnet_lite0".
+        path_or_name: an original file (.params, .pth, .pt, .npz, .safetensors), a folder that `ssenet import-weights`
+            or a training wrote, or a backbone whose ImageNet weights a package brings, such as "efficientnet_lite0".
         model: the model that `variables` belong to.
         variables: values or shapes; kept for the modules that `allow_missing` names when the file lacks them.
         allow_missing: as for `from_torch`.

@@ -32,6 +32,9 @@ class Sampled:
     def fingerprints(self) -> dict[str, str]:
         return self._source.fingerprints()
 
+    def mask_fingerprints(self) -> dict[str, str]:
+        return self._source.mask_fingerprints()
+
     def __len__(self) -> int:
         return len(self._chosen)
 
@@ -131,9 +134,11 @@ class Context:
         return found
 
     @functools.cache  # noqa: B019, one context a run
-    def fingerprints(self, split: str) -> Mapping[str, str]:
-        """A short text by image id that changes with the photo, its labels or its mask; as they are at the start."""
-        return self.sources[split].fingerprints()
+    def fingerprints(self, split: str, *, masks: bool) -> Mapping[str, str]:
+        """A short text by image id that changes with the photo or its labels, or its mask; as they are at the start."""
+        source = self.sources[split]
+        of_masks = source.mask_fingerprints() if masks else {}
+        return {image_id: of + of_masks.get(image_id, "") for image_id, of in source.fingerprints().items()}
 
     def training_images(self) -> dict[str, datasets.Source]:
         """The training split alone."""

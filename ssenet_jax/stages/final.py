@@ -25,17 +25,20 @@ def settings_of(name: str, config: ConfigDict) -> dict:
 def made_from(name: str, context: Context) -> manifest.MadeFrom:
     """The data that decide the result of a stage.
 
-    Its images, what the weights hold that a training starts from, and what a person reviewed of the label maps that it
-    reads. A stage with one file an image makes those again that are stale, so for it the review is no other data.
+    Its images, and their masks where it learns from those (masks to score against come and go); what the weights hold
+    that a training starts from; and what a person reviewed of the label maps that it reads. A stage with one file an
+    image makes those again that are stale, so for it the review is no other data.
     """
-    images = TABLE[name].images
+    images, sections = TABLE[name].images, sections_of(name, context.config)
     sources = context.training_images() if images is None else images(context)
     identity: dict[str, Any] = {split: source.identity for split, source in sources.items()}
-    if images is None and "init" in sections_of(name, context.config):
+    if images is None and "init" in sections:
         identity["weights"] = _weights(name, context)
     if TABLE[name].training == "segmenter" and context.config.labels.source == "reviewed":
         identity["reviewed"] = reviewed.joined(labels.origins(context, place_of(LABELS, context.workdir)))
-    found = {f"{split}/{image}": state for split in sources for image, state in context.fingerprints(split).items()}
+    masks = "labels" in sections and context.config.labels.source == "masks"
+    states = {split: context.fingerprints(split, masks=masks) for split in sources}
+    found = {f"{split}/{image}": state for split, of_split in states.items() for image, state in of_split.items()}
     return manifest.MadeFrom(identity, found)
 
 
@@ -66,24 +69,39 @@ def is_complete(name: str, context: Context, *, as_need: bool = False) -> bool:
     trains = TABLE[name].images is None
     path, grows = context.manifest(name), as_need or not trains
     complete = manifest.check_manifest(path, settings, stage=name, made_from=data, grows=grows)
-    if not complete or not trains:
-        return complete
-    folder, held = place_of(name, context.workdir).folder, manifest.read_manifest(path)
+    return complete and (not trains or has_last_step(name, context))
+
+
+def has_last_step(name: str, context: Context) -> bool:
+    """Whether the checkpoint is there with which a training ended; of the manifest alone, without the data."""
+    held = manifest.read_manifest(context.manifest(name))
     if held is None:
         return False
-    return recipes.steps_of(context.config, TABLE[name].training, len(held.made_from.images)) in steps(folder)
+    last = recipes.steps_of(context.config, TABLE[name].training, len(held.made_from.images))
+    return last in steps(place_of(name, context.workdir).folder)
 
 
 def evaluate(context: Context, name: str) -> None:
-    """Scores what a stage wrote, on every split that has masks, and prints one line a figure."""
+    """Scores what a stage wrote, against masks on every split that has some, and prints one line a figure."""
     row = TABLE[name]
     if row.score is None or row.images is None:
         return
     config_hash = manifest.settings_hash(settings_of(name, context.config))
     subjects = score.subjects(context, place_of(name, context.workdir), row.images(context), config_hash)
     for record in row.score(context, subjects):
+        record["evaluate_hash"] = _evaluate_hash(context)
         artifacts.write_json(context.metrics(name, record["split"]), record)
         context.say(_line(record))
+
+
+def is_scored(name: str, context: Context) -> bool:
+    """Whether the figures that a stage has were made under the config's section `evaluate`."""
+    found = [artifacts.read_json(path) for path in context.workdir.glob(f"metrics/{name}.*.json")]
+    return all(record.get("evaluate_hash") == _evaluate_hash(context) for record in found)
+
+
+def _evaluate_hash(context: Context) -> str:
+    return manifest.settings_hash(context.config.evaluate.to_dict())
 
 
 def evaluate_all(context: Context) -> None:
@@ -137,7 +155,8 @@ def summary(context: Context) -> str:
 
 def _line(record: dict) -> str:
     if "miou" not in record:
-        errors = ", ".join(f"{name} {value:.3f}" for name, value in record["equivariance"].items())
+        shown = {name: "-" if value is None else f"{value:.3f}" for name, value in record["equivariance"].items()}
+        errors = ", ".join(f"{name} {value}" for name, value in shown.items())
         return f"{record['stage']}: mean AP {_percent(record['mean_ap'])}; error under {errors}"
     alpha = "" if record["alpha"] is None else f" at alpha {record['alpha']:.2f}"
     where = f"{record['num_images']} images of {record['split']}{alpha}"

@@ -6,7 +6,6 @@ second one runs the CRF on the backgrounds around the best of each source.
 
 import itertools
 import math
-import os
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
@@ -15,7 +14,7 @@ import numpy as np
 from ml_collections import ConfigDict
 from scipy.optimize import brentq
 
-from ssenet_jax import metrics
+from ssenet_jax import cores, metrics
 from ssenet_jax.artifacts import Cam, read_arrays, read_cam, read_seeds, write_arrays
 from ssenet_jax.datasets.augment import resize_mask
 from ssenet_jax.stages import apply, batching, final, inference, labels, seeds
@@ -144,6 +143,15 @@ def threshold_of(background: Background) -> float:
     return brentq(lambda score: score - (1 - score) ** background.alpha, 0.0, 1.0)
 
 
+def backgrounds_around(best: Background) -> list[Background]:
+    """Constants and powers that begin about where the best one without a CRF does."""
+    threshold = max(threshold_of(best), 0.01)  # of a threshold of 0 there is no power
+    thresholds = [min(factor * threshold, 0.95) for factor in AROUND]
+    constants = [Background("constant", float(f"{threshold:.2g}")) for threshold in thresholds]
+    powers = [Background("power", float(f"{power_at(threshold):.2g}")) for threshold in thresholds]
+    return list(dict.fromkeys([*constants, *powers]))
+
+
 def power_at(threshold: float) -> float:
     """The alpha at which the background (1 - score) ** alpha begins at a threshold; the inverse of `threshold_of`."""
     return math.log(threshold) / math.log(1 - threshold)
@@ -242,11 +250,7 @@ def _without_crf(context: Context, sample: Sample, readers: Mapping[Scores, Read
 
 def _with_crf(context: Context, sample: Sample, best: Choice, read: Reader) -> list[Found]:
     """A CRF on one kind of scores, against backgrounds around the one that is best without it."""
-    thresholds = [min(factor * threshold_of(best.background), 0.95) for factor in AROUND]
-    tried = [Background("constant", float(f"{threshold:.2g}")) for threshold in thresholds]
-    tried += [Background("power", float(f"{power_at(threshold):.2g}")) for threshold in thresholds]
-    backgrounds = list(dict.fromkeys(tried))
-    scores = best.scores
+    backgrounds, scores = backgrounds_around(best.background), best.scores
     of = [*_made_of(context), context.config.random_walk.to_dict(), scores, context.config.crf.to_dict(), backgrounds]
     place = Place("tune", context.workdir, f"tune/labels-{settings_hash({'of': of})}/{{id}}.npz")
     todo = [record for record in sample.records if not place.file(record["id"], sample.split).exists()]
@@ -281,7 +285,7 @@ def _confusion(record: dict, label: np.ndarray, num_classes: int) -> np.ndarray:
 def _sum_over(sample: Sample, counts_of: Callable[[dict], np.ndarray], title: str = "") -> np.ndarray:
     """The sum of what a function gives for each record, in threads; its progress is shown under a title."""
     total: Any = 0
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with ThreadPoolExecutor(cores.available()) as pool:
         each = pool.map(counts_of, sample.records)
         for counts in apply.counted(title, each, len(sample.records)) if title else each:
             total = total + counts

@@ -65,7 +65,8 @@ def relabel(context: Context, job: Job) -> None:
 
 def _write_reviewed(context: Context, job: Job) -> Job:
     """Writes what a person decided; the rest is left to do."""
-    decisions, origins = read_decisions(context.workdir), fingerprints(context.workdir)
+    decisions = read_decisions(context.workdir)  # once: a review may be going on
+    origins = fingerprints(context.workdir, decisions)
     (split,) = job.todo
     ids = context.sources[split].ids
     decided = [index for index in job.todo[split] if ids[index] in decisions]
@@ -90,7 +91,7 @@ def made_otherwise(context: Context, place: Place) -> set[str]:
     """The ids whose label maps were made from another state of what was reviewed."""
     if context.config.labels.source != "reviewed":
         return set()
-    wanted = fingerprints(context.workdir)
+    wanted = fingerprints(context.workdir, read_decisions(context.workdir))
     return {image_id for image_id, origin in origins(context, place).items() if origin != wanted.get(image_id, "")}
 
 

@@ -22,7 +22,8 @@ class MadeFrom(NamedTuple):
     Attributes:
         identity: what decides a result beside the settings: the data set, its classes, its lists, the content of weight
             files; as `Source.identity`, nested as it likes.
-        images: by id, a short text that changes with the photo, its labels or its mask; as `Source.fingerprints`.
+        images: by id, a short text that changes with the photo, its labels or, where a stage learns from it, its mask;
+            as `Source.fingerprints`.
     """
 
     identity: Mapping[str, Any] = {}

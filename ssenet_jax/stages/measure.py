@@ -129,12 +129,13 @@ def _score(context: Context, subject: Subject) -> dict:
         record = subject.source[index]
         path = subject.place.file(record["id"], subject.split)
         error, score, maps, label = read_arrays(path, "errors", "scores", "maps", "labels")
-        errors.append(error)
+        errors += [error] if label.any() else []  # without a class there is no map to compare
         scores.append(score)
         labels.append(label)
         if "mask" in record:
             total = total + _by_scale(maps, np.flatnonzero(label), record["mask"], alphas, k)
     of_images = np.stack(labels), np.stack(scores)
+    mean_errors = np.mean(errors, axis=0) if errors else np.full(len(OPERATORS), math.nan)
     names, ap = subject.source.class_names, metrics.average_precision(*of_images)
     scales = [f"{scale:g}" for scale in context.config.cam.scales]
     unknown = [[math.nan]] * len(scales)  # no image of the sample has a mask
@@ -144,7 +145,7 @@ def _score(context: Context, subject: Subject) -> dict:
         "split": subject.split,
         "num_images": len(subject.source),
         "config_hash": subject.config_hash,
-        "equivariance": dict(zip(OPERATORS, np.mean(errors, axis=0).tolist(), strict=True)),
+        "equivariance": dict(zip(OPERATORS, map(finite, mean_errors), strict=True)),
         "mean_ap": finite(metrics.mean_average_precision(*of_images)),
         "ap": {name: finite(value) for name, value in zip(names, ap, strict=True)},
         "scales": {scale: finite(max(miou)) for scale, miou in zip(scales, by_scale, strict=True)},

@@ -105,10 +105,9 @@ def label_map(workdir: Path, decision: Decision, size: tuple[int, int], num_clas
     return decode_mask(_taught(workdir, decision), path, size=(height, width), num_classes=num_classes)
 
 
-def fingerprints(workdir: Path) -> dict[str, str]:
+def fingerprints(workdir: Path, decisions: Mapping[str, Decision]) -> dict[str, str]:
     """By id a short name of what a person made of a photo; raises as `label_map`."""
-    rows = read_decisions(workdir).values()
-    return {row.id: hashlib.sha256(_taught(workdir, row)).hexdigest()[:16] for row in rows}
+    return {row.id: hashlib.sha256(_taught(workdir, row)).hexdigest()[:16] for row in decisions.values()}
 
 
 def joined(fingerprints: Mapping[str, str]) -> str:

@@ -1,6 +1,7 @@
 """Runs stages one after the other, each where it stopped."""
 
 import functools
+import json
 from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 
@@ -44,6 +45,7 @@ def run_stages(config: ConfigDict, workdir: Path, names: tuple[str, ...] = ()) -
     wanted = set(names) or {*asked_for(config), *FINAL}
     with hosts.leaving_word(), artifacts.locked(workdir, jax.process_index()):
         context = Context(config, workdir)
+        _check_processes(context)
         _check_weights(context, wanted)
         _check_batches(context, wanted)
         # a run that is refused leaves what the workdir says of itself
@@ -64,6 +66,26 @@ def run_stages(config: ConfigDict, workdir: Path, names: tuple[str, ...] = ()) -
             else:
                 _run_stage(name, context)
             hosts.wait_for_all(f"way to what follows {name}")
+
+
+def _check_processes(context: Context) -> None:
+    """Raises a ValueError on every process when one of them has another config, or lists other photos."""
+    if jax.process_count() == 1:
+        return
+    settings = manifest.result_settings(context.config, tuple(context.config))
+    ids = {split: manifest.settings_hash({"ids": list(source.ids)}) for split, source in context.sources.items()}
+    mine = {"settings": manifest.settings_hash(settings), **{f"photos of {split}": of for split, of in ids.items()}}
+    words = hosts.agree("settings and photos of the run", json.dumps(mine))
+    if not all(word.startswith("{") for word in words):
+        return  # one was stopped, which all hear of when they meet next
+    first, *others = map(json.loads, words)
+    for index, other in enumerate(others, 1):
+        differing = [what for what, held in first.items() if other.get(what) != held]
+        if differing:
+            raise ValueError(
+                f"process {index} has other {differing[0]} than process 0; start all of them with one command, on the "
+                "same photos"
+            )
 
 
 def _check_weights(context: Context, names: Collection[str]) -> None:
@@ -108,8 +130,9 @@ def _run_stage(name: str, context: Context) -> None:
     for need in needs_of(name, context.config):
         if not final.is_complete(need, context, as_need=True):
             raise ValueError(f"{name} reads what {need} writes; run --stages={need} in {context.workdir} first")
-    complete, todo = final.is_complete(name, context), _todo(name, context)
-    left = sum(map(len, todo.values()))
+    complete, todo = final.is_complete(name, context), todo_of(name, context)
+    words = hosts.agree(f"work of {name}", str(sum(map(len, todo.values()))), until_stopped=True)
+    left = sum(int(word) for word in words if word.isdecimal())  # a process that was stopped has another word
     if complete and not left:
         context.say(f"{name}: done before")
     else:
@@ -121,7 +144,7 @@ def _run_stage(name: str, context: Context) -> None:
         _write_manifest(name, context, complete=True)
 
 
-def _todo(name: str, context: Context) -> dict[str, list[int]]:
+def todo_of(name: str, context: Context) -> dict[str, list[int]]:
     """By split the images that a stage still has to work on."""
     row, place = TABLE[name], place_of(name, context.workdir)
     if row.images is None:
@@ -150,8 +173,8 @@ def _make(name: str, context: Context, todo: dict[str, list[int]]) -> None:
     try:
         row.run(context, Job(row.title, reads, writes, todo))
     except Exception as error:
-        # settings that nothing was made with must not stand in the way of corrected ones
-        if context.is_writer and not any(writes.folder.glob("*")):
+        # settings that nothing was made with must not stand in the way of corrected ones; of others it is not known
+        if jax.process_count() == 1 and not any(writes.folder.glob("*")):
             context.manifest(name).unlink()
         if isinstance(error, jax.errors.JaxRuntimeError) and "RESOURCE_EXHAUSTED" in str(error):
             section = recipes.TRAININGS[row.training].section if row.training else "inference"

@@ -29,10 +29,13 @@ Score = Callable[[Context, Sequence[Subject]], list[dict]]  # the records of the
 
 
 def subjects(context: Context, place: Place, sources: Sources, config_hash: str) -> list[Subject]:
-    """The splits with masks of what a stage wrote."""
+    """What a stage wrote, split by split."""
     name = context.config.data.name
-    scored = {split: source for split, source in sources.items() if source.has_masks}
-    return [Subject(place, split, source, f"masks of {name} {split}", config_hash) for split, source in scored.items()]
+    return [Subject(place, split, source, f"masks of {name} {split}", config_hash) for split, source in sources.items()]
+
+
+def _with_masks_of(subjects: Sequence[Subject]) -> list[Subject]:
+    return [subject for subject in subjects if subject.source.has_masks]
 
 
 def score_cams(context: Context, subjects: Sequence[Subject]) -> list[dict]:
@@ -47,13 +50,14 @@ def score_walks(context: Context, subjects: Sequence[Subject]) -> list[dict]:
 
 def score_seeds(context: Context, subjects: Sequence[Subject]) -> list[dict]:
     """The labels of the CRF that leaves most to the background."""
-    return [_score_labels(subject, lambda path, size: seed_labels(read_seeds(path)[0])) for subject in subjects]
+    of_low = _with_masks_of(subjects)
+    return [_score_labels(subject, lambda path, size: seed_labels(read_seeds(path)[0])) for subject in of_low]
 
 
 def score_masks(context: Context, subjects: Sequence[Subject]) -> list[dict]:
     """Label maps."""
-    num_classes = len(context.train_source.class_names)
-    return [_score_labels(subject, lambda path, size: read_mask(path, num_classes, size)) for subject in subjects]
+    num_classes, scored = len(context.train_source.class_names), _with_masks_of(subjects)
+    return [_score_labels(subject, lambda path, size: read_mask(path, num_classes, size)) for subject in scored]
 
 
 def _score_labels(subject: Subject, read: Callable) -> dict:
@@ -72,18 +76,17 @@ def _score_scores(context: Context, subjects: Sequence[Subject], bring: Callable
     """The training split first: with ``evaluate.best_alpha`` it settles the alpha of the others too."""
     settings, records = context.config.evaluate, []
     at_size = functools.partial(bring, stride=context.config.affinity.stride)
-    alpha = None if settings.best_alpha else settings.alpha
-    for subject in subjects:
-        if subject.split != context.config.data.train_split and alpha is None:
-            alpha = settings.alpha
-        records.append(_sweep(subject, at_size, settings.alphas, alpha))
+    alpha = settings.alpha
+    for subject in _with_masks_of(subjects):
+        choose = settings.best_alpha and subject.split == context.config.data.train_split
+        records.append(_sweep(subject, at_size, settings.alphas, alpha, choose=choose))
         alpha = records[-1]["alpha"]
     return records
 
 
-def _sweep(subject: Subject, bring: Callable, alphas: Sequence[float], alpha: float | None) -> dict:
-    """Scores maps at one alpha, None for that with the highest mIoU, and over all alphas, in one pass."""
-    asked = sorted({*alphas, *([] if alpha is None else [alpha])})
+def _sweep(subject: Subject, bring: Callable, alphas: Sequence[float], alpha: float, *, choose: bool) -> dict:
+    """Scores maps at one alpha, or at that with the highest mIoU where there is one, and over all, in one pass."""
+    asked = sorted({*alphas, alpha})
     k = len(subject.source.class_names) + 1
     total, count = np.zeros((len(asked), k, k), np.int64), 0
     for record in _with_masks(subject.source):
@@ -92,7 +95,8 @@ def _sweep(subject: Subject, bring: Callable, alphas: Sequence[float], alpha: fl
         total += metrics.alpha_confusions(*best_of(cam), mask, asked, k)
         count += 1
     sweep = metrics.sweep_summary(total, asked)
-    best = int(np.nanargmax(sweep.miou)) if alpha is None else asked.index(alpha)
+    choose = choose and not np.isnan(sweep.miou).all()
+    best = int(np.nanargmax(sweep.miou)) if choose else asked.index(alpha)
     curves = {name: [finite(value) for value in getattr(sweep, name)] for name in ("alphas", "miou", "m_fn", "m_fp")}
     return _record(subject, total[best], count) | {"alpha": asked[best], "alpha_sweep": curves}
 
