@@ -24,7 +24,7 @@ def open_split(data_config, split: str, *, check_files: bool) -> "Folder":
 class Folder:
     """One split of a folder of images; the classes are the labels of the training photos, sorted.
 
-    Relative paths are below `root`. A mask is the PNG in the masks folder with the image's name; an image without one
+    Relative paths are below `root`. The mask of `a/b.jpg` is `a/b.png` in the masks folder; an image without one
     has no mask. The id of `a/b.jpg` is `a_b`.
 
     Args:

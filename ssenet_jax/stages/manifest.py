@@ -155,10 +155,11 @@ def _compare_data(holds: str, made: MadeFrom, now: MadeFrom, *, grows: bool) -> 
     changes: dict[str, Collection[str]] = {"changed since": changed}
     if not grows:
         changes |= {"were added": now.images.keys() - made.images, "were removed": made.images.keys() - now.images}
-    counted = [f"{len(images)} {what} ({_first(images)})" for what, images in changes.items() if images]
+    found = {what: images for what, images in changes.items() if images}
+    counted = [f"{len(images)} {what} ({_first(images)})" for what, images in found.items()]
     if counted:
-        told = ", ".join(counted)
-        raise ValueError(f"{holds} from other images: {told}; use another --workdir, or put them back")
+        told, remedy = ", ".join(counted), "take them out again" if list(found) == ["were added"] else "put them back"
+        raise ValueError(f"{holds} from other images: {told}; use another --workdir, or {remedy}")
     if lists and not grows:
         raise ValueError(f"{holds} from another list: {lists[0]} has changed; use another --workdir, or put it back")
 

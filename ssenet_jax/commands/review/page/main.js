@@ -32,6 +32,7 @@ class Page {
     document.title = `Review: ${run.title}`;
     $("title").textContent = run.title;
     $("class").append(new Option("All classes", ""), ...run.classes.slice(1).map((name, at) => new Option(name, at + 1)));
+    if (run.photos.every((photo) => photo.disagreement === null)) $("order").querySelector("[value=disagreement]").remove();
     this.grid = new Grid($("scroller"), (id) => this.go(id));
     this.studio = new Studio(this);
     this.wire();
