@@ -4,9 +4,9 @@
 
 Expects photos/images/ and photos/train.csv, with labels separated by ``;`` and ``-`` for a photo with none of them; or,
 with ``--config.data.folder.csv=``, photos/images/CLASS/*.jpg and photos/images/-/. The classes are those found there.
-``--config.data.folder.masks=masks`` names a folder of masks, masks/CLASS/1.png for images/CLASS/1.jpg (0 background, 1..
-the classes in alphabetical order, 255 ignored), to be scored against; ``--config.data.folder.eval_csv=eval.csv --config.data.eval_split=eval`` names held-out
-photos.
+``--config.data.folder.masks=masks`` names a folder of masks, masks/CLASS/1.png for images/CLASS/1.jpg, to be scored
+against (0 background, 1.. the classes in alphabetical order, 255 ignored);
+``--config.data.folder.eval_csv=eval.csv --config.data.eval_split=eval`` names held-out photos.
 EfficientNet-Lite0 with ImageNet weights. The classifier is trained with SEAM, whose maps make the better masks of few
 photos (docs/masks.md); ``--config=folder:ssenet`` trains it with SSENet, in less time.
 """
