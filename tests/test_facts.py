@@ -21,7 +21,8 @@ def run_again(workdir, *words):
     config = facts.read_config(workdir)
     settings = {"name": "folder", "root": config.data.root, "train_split": "train", "eval_split": "", "max_side": 32}
     data = [f"--config.data.{key}={value}" for key, value in settings.items()]
-    return main(["run", "--config=scenes:tiny", f"--workdir={workdir}", "--stages=train_segmenter", *data, *words])
+    words = ("--config=scenes:tiny", "--config.segmenter.steps=1", *data, *words)
+    return main(["run", f"--workdir={workdir}", "--stages=train_segmenter", *words])
 
 
 @pytest.fixture
