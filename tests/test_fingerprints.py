@@ -1,5 +1,6 @@
 """What tells that data have changed since a stage read them: one text a record, and the identity of the whole."""
 
+import errno
 import json
 import os
 import shutil
@@ -140,6 +141,18 @@ def test_damaged_notes_are_made_again(own, monkeypatch, tmp_path, damage):
     for path in notes:
         path.write_bytes(damage)
     assert state(own) == before and [path.read_bytes() for path in notes] == whole
+
+
+def test_a_disk_that_fails_is_not_taken_for_a_change(own, monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "user"))
+    source = datasets.load(own, "train")
+
+    def fail(*arguments):
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(os, "open", fail)
+    with pytest.raises(OSError, match=os.strerror(errno.EIO)):
+        source.fingerprints()
 
 
 def test_no_cache_is_needed(own, monkeypatch, tmp_path):

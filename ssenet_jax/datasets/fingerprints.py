@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from ssenet_jax import artifacts, cache
+from ssenet_jax.datasets.records import PASSING, read_bytes
 
 _READERS = 16  # at once: a shared folder answers late rather than slowly
 
@@ -25,6 +26,9 @@ def contents(paths: Iterable[Path]) -> dict[Path, str | None]:
 
     A copy has the same, whatever its time. What was read is noted in the user's cache by path, size and time, and a
     file that still has those is not read again; where the cache cannot be written, it is.
+
+    Raises:
+        OSError: the machine is short of memory or open files, or a disk fails.
     """
     found: dict[Path, str | None] = {}
     for folder, files in itertools.groupby(sorted(set(paths), key=_by_folder), key=lambda path: path.parent):
@@ -52,16 +56,19 @@ def _contents_of(folder: Path, paths: list[Path]) -> dict[Path, str | None]:
 def _state(path: Path) -> State | None:
     try:
         state = os.stat(path)
-    except (OSError, ValueError):
+    except ValueError:
+        return None
+    except OSError as error:
+        if error.errno in PASSING:
+            raise
         return None
     return (state.st_size, state.st_mtime_ns) if stat.S_ISREG(state.st_mode) else None
 
 
 def _digest(path: Path) -> str | None:
     try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()[:16]
-    except OSError:
+        return hashlib.sha256(read_bytes(path)).hexdigest()[:16]
+    except ValueError:
         return None
 
 

@@ -21,7 +21,7 @@ _LARGEST_FILE = 1 << 30
 _STRIP_PIXELS = 1 << 22  # what is converted at once, so that a large photo is not held in several modes
 _DARKEST = 16  # a photo of 16 bits whose upper bytes all lie below this was meant as 8 or 12 bits
 # of the machine, or of a disk in the network, which may well read the file another time
-_PASSING = (
+PASSING = (
     errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EIO, errno.EAGAIN, errno.ESTALE, errno.ETIMEDOUT, errno.ENOTCONN,
     errno.ECONNRESET, errno.ECONNABORTED, errno.EHOSTDOWN, errno.EHOSTUNREACH, errno.ENETDOWN, errno.ENETUNREACH,
 )  # fmt: skip
@@ -228,7 +228,7 @@ def read_bytes(path: str | Path, remedy: str = SKIP_REMEDY) -> bytes:
             if stat.S_ISREG(state.st_mode) and state.st_size <= _LARGEST_FILE:
                 return file.read()
     except OSError as error:
-        if error.errno in _PASSING:
+        if error.errno in PASSING:
             error.filename = str(path)  # a read that fails does not say of what
             raise
         reason = error.strerror or str(error)
