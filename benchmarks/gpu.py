@@ -2,8 +2,9 @@
 
     python benchmarks/gpu.py [--minutes=10] [--tiny]
 
-Needs jax, flax, optax, numpy and pillow, and for PyTorch's rows torch; none of the package's data libraries. `--tiny`
-runs all of it at sizes that mean nothing, on a CPU too. What the time does not reach is left out and said.
+Needs jax, flax, optax, numpy, pillow and safetensors, and for PyTorch's rows torch; none of the package's data
+libraries. `--tiny` runs all of it at sizes that mean nothing, on a CPU too. What the time does not reach is left out
+and said.
 """
 
 import argparse

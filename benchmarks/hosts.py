@@ -44,7 +44,8 @@ def _run(workdir: Path, processes: int) -> dict[str, float]:
     codes = [process.wait() for process in started]
     if any(codes):
         raise RuntimeError(f"the processes ended with {codes}")
-    return {path.stem: read_json(path)["miou"] for path in (workdir / "metrics").glob("*.json")}
+    found = {path.stem: read_json(path) for path in (workdir / "metrics").glob("*.json")}
+    return {name: record["miou"] for name, record in found.items() if "miou" in record}
 
 
 if __name__ == "__main__":

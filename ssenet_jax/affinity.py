@@ -118,7 +118,8 @@ def pair_affinity(features: Float[Array, "n h w f"], radius: int = 5, *, border:
 
     @jax.checkpoint
     def distance(corner: Array) -> Array:
-        end = jax.lax.dynamic_slice(padded, (0, corner[0], corner[1], 0), start.shape)
+        zero = jnp.zeros_like(corner[0])  # a literal is of another type under jax_enable_x64
+        end = jax.lax.dynamic_slice(padded, (zero, corner[0], corner[1], zero), start.shape)
         return jnp.mean(jnp.abs(end - start), axis=-1)
 
     # One offset at a time: unrolled, its gradient takes 8 times as long on a CPU and 10 times the memory.

@@ -72,6 +72,8 @@ def read_npz(path: str | Path, *names: str, free_bytes: int = FREE_BYTES) -> dic
             with zipfile.ZipFile(file) as archive:
                 held = checked_entries(archive, free_bytes)
                 entries = {name.removesuffix(".npy"): info for name, info in held.items()}
+                if len(entries) < len(held):
+                    raise ValueError("holds two arrays of one name")
                 return {name: _read_entry(archive, entries, name) for name in names or entries}
         except (*DAMAGE, OSError) as error:
             if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):

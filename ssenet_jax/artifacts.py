@@ -254,4 +254,9 @@ def locked(workdir: Path, process_index: int = 0) -> Iterator[None]:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise BlockingIOError(f"another run is using {workdir}; wait for it, or use another --workdir") from None
+        except OSError as error:
+            raise OSError(
+                f"{workdir} cannot be locked ({error.strerror}), so two runs could write there at once; have its file "
+                "system mounted with flock, or use a --workdir on another one"
+            ) from None
         yield

@@ -26,9 +26,15 @@ def multilabel_soft_margin_loss(logits: Float[Array, "n c"], labels: Num[Array, 
         >>> print(multilabel_soft_margin_loss(logits, labels).round(3))
         [0.007 0.693]
     """
+    logits = at_least_float32(logits)
     labels = labels.astype(logits.dtype)
     log_likelihood = labels * jax.nn.log_sigmoid(logits) + (1 - labels) * jax.nn.log_sigmoid(-logits)
     return -jnp.mean(log_likelihood, axis=-1)
+
+
+def at_least_float32(x: Float[Array, "..."]) -> Float[Array, "..."]:
+    """Half precision as float32, in which sums over an image do not leave the range; other floats as they are."""
+    return x.astype(jnp.float32) if jnp.finfo(x.dtype).bits < 32 else x
 
 
 def ser_loss(
@@ -161,6 +167,9 @@ def affinity_loss(
     Returns:
         Scalars "loss_bg", "loss_fg", "loss_neg" and "loss" = bg / 4 + fg / 4 + neg / 2, float32.
 
+    Raises:
+        ValueError: affinities and pairs of different shapes.
+
     Examples:
         >>> import jax.numpy as jnp
         >>> alike, unlike = jnp.array([[[1.0, 0.0]]]), jnp.array([[[0.0, 1.0]]])
@@ -169,6 +178,9 @@ def affinity_loss(
         {'loss': 0.138, 'loss_bg': 0.105, 'loss_fg': 0.0, 'loss_neg': 0.223}
     """
 
+    shapes = [x.shape for x in (affinity, bg_pos, fg_pos, neg)]
+    if len({*shapes}) > 1 or affinity.ndim != 3:
+        raise ValueError(f"affinity_loss: affinity and pairs are {shapes}; expected one shape (n, d, p)")
     affinity = affinity.astype(jnp.float32)  # eps is lost beside 1 in half precision
 
     def mean_over(pairs: Array, log_likelihood: Array) -> Array:
@@ -201,6 +213,7 @@ def softmax_cross_entropy_ignore(
         >>> round(float(softmax_cross_entropy_ignore(logits, jnp.array([[[0, 255]]]))), 3)
         0.018
     """
+    logits = at_least_float32(logits)
     valid = (labels != ignore).astype(logits.dtype)
     one_hot = jax.nn.one_hot(labels, logits.shape[-1], dtype=logits.dtype)
     per_pixel = -jnp.sum(jnp.where(one_hot > 0, jax.nn.log_softmax(logits), 0.0), axis=-1)

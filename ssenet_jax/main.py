@@ -83,6 +83,9 @@ def main(argv: list[str]) -> int:
 def _run(argv: list[str]) -> int:
     options, words = _parser(argv).parse_known_args(argv)
     logging.getLogger("absl").setLevel(logging.ERROR)  # orbax tells of each checkpoint it opens
+    if not hasattr(options, "run"):
+        print(f"ssenet: {one_line(argv[0])} stands before the command; write it after the command", file=sys.stderr)
+        return 2
     try:
         return options.run(options, words)
     except (ValueError, OSError, MemoryError, ImportError) as error:  # an import fails where an extra is missing

@@ -8,6 +8,7 @@ Chebyshev expansion needs.
 import dataclasses
 import functools
 import math
+import operator
 from collections.abc import Callable
 
 import jax
@@ -107,7 +108,7 @@ def _both_ways(weights: Array, width: int, radius: int) -> Array:
 
 
 def random_walk(
-    scores: Float[Array, "h w k"], transition: Transition, *, steps: int = 256, method: str = "auto"
+    scores: Float[Array, "h w k"], transition: Transition, *, steps: int | np.integer = 256, method: str = "auto"
 ) -> Float[Array, "h w k"]:
     """Spreads score maps over the affinity graph: scores @ T ** steps.
 
@@ -136,6 +137,7 @@ def random_walk(
         [0.5  0.5  0.25 0.25]
     """
     h, w, k = scores.shape
+    steps = operator.index(steps)
     if method not in ("auto", "stencil", "chebyshev", "dense"):
         raise ValueError(f'random_walk: method must be "auto", "stencil", "chebyshev" or "dense", got {method!r}')
     if steps < 0:
@@ -211,8 +213,10 @@ def chebyshev_coefficients(steps: int, tolerance: float = 1e-6) -> tuple[float, 
     """
     full = np.zeros(steps + 1)
     for m in range(steps // 2 + 1):
+        # in logarithms: of many steps the integers are long
+        chosen = math.lgamma(steps + 1) - math.lgamma(m + 1) - math.lgamma(steps - m + 1)
         degree = steps - 2 * m
-        full[degree] = math.comb(steps, m) / 2**steps * (2 if degree else 1)
+        full[degree] = math.exp(chosen - steps * math.log(2)) * (2 if degree else 1)
     rest = np.append(np.cumsum(full[::-1])[::-1], 0.0)
     kept = full[: max(1, int(np.argmax(rest <= tolerance)))]
     return tuple((kept / kept.sum()).tolist())

@@ -22,8 +22,11 @@ def sample_affine(x: Array, to_input: np.ndarray | Array) -> Array:
     source = xp.einsum("ij,jp->ip", to_input, place if xp is np else jnp.asarray(place, jnp.float32))
     # Rounding keeps an exact quarter turn from reading 1e-16 beyond the edge.
     digits = 9 if xp is np else 4
-    row = xp.round(((source[0] + 1) * h - 1) / 2, digits)
-    col = xp.round(((source[1] + 1) * w - 1) / 2, digits)
+    row, col = ((source[0] + 1) * h - 1) / 2, ((source[1] + 1) * w - 1) / 2
+    if xp is np:
+        row, col = np.round(row, digits), np.round(col, digits)
+    else:  # rounding has a gradient of zero
+        row, col = (at + jax.lax.stop_gradient(jnp.round(at, digits) - at) for at in (row, col))
     flat = x.reshape(n, h * w, *x.shape[3:])
     total = jnp.zeros_like(flat)
     for top in (0, 1):

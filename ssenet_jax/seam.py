@@ -13,7 +13,7 @@ from jaxtyping import Array, Bool, Float, Int, Num
 
 from ssenet_jax.cam import normalize_cam
 from ssenet_jax.equivariance import apply_matrices
-from ssenet_jax.losses import mean_of_largest, multilabel_soft_margin_loss
+from ssenet_jax.losses import at_least_float32, mean_of_largest, multilabel_soft_margin_loss
 
 NetFn = Callable[..., tuple[Array, Array]]
 
@@ -105,10 +105,11 @@ def pixel_correlation(
         [0.5  0.5  0.25]
     """
     n, h, w, k = cam.shape
+    cam, features = at_least_float32(cam), at_least_float32(features)  # squares leave the range of half precision
     squares = jnp.sum(jnp.square(features), axis=-1, keepdims=True)
     # the root's own gradient at zero is not finite
     length = jnp.where(squares > 0, jnp.sqrt(jnp.where(squares > 0, squares, 1.0)), 0.0)
-    unit = (features / (length + eps)).reshape(n, h * w, -1)
+    unit = (features / (length + eps)).reshape(n, h * w, features.shape[-1])
     maps = cam.reshape(n, h * w, k)
 
     @jax.checkpoint
@@ -169,7 +170,7 @@ def seam_loss(
         terms; means over the batch, float32.
 
     Raises:
-        ValueError: the rate leaves no pixel, or the maps have another number of classes than the labels.
+        ValueError: no image, the rate leaves no pixel, or the maps have another number of classes than the labels.
 
     Source: arXiv 2004.04581, Eq. 4 to 8; what the code adds to them is in METHOD.
 
@@ -183,7 +184,9 @@ def seam_loss(
         >>> sorted(parts)
         ['loss_cls', 'loss_cls_s', 'loss_ecr', 'loss_ecr_s', 'loss_er', 'loss_min', 'loss_min_s']
     """
-    h, w = images.shape[1:3]
+    n, h, w, _ = images.shape
+    if not n:
+        raise ValueError("seam_loss: the batch holds no image")
     small = (math.floor(h * rate), math.floor(w * rate))
     if not rate > 0 or min(small) < 1:
         raise ValueError(f"seam_loss: {h} x {w} pixels at rate {rate} leave none; use a larger rate")

@@ -143,8 +143,13 @@ def save(segmenter: Segmenter, directory: Path) -> None:
 
 
 def _read(image: Any) -> np.ndarray:
+    if isinstance(image, str | os.PathLike):
+        return decode_image(read_bytes(str(image), "give the path of a photo"), str(image))
     if not isinstance(image, np.ndarray):
-        return decode_image(read_bytes(str(image)), str(image))
+        raise ValueError(
+            f"the image is a {type(image).__name__}; expected a path, or a numpy array, uint8 (h, w, 3): "
+            "np.asarray(image.convert('RGB')) of Pillow's"
+        )
     if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or 0 in image.shape:
         raise ValueError(f"the image is {image.dtype} {image.shape}; expected uint8 (h, w, 3), RGB")
     return image

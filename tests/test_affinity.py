@@ -112,6 +112,13 @@ def test_gradients_are_finite_where_features_are_equal():
         assert np.isfinite(gradient(f)).all()
 
 
+def test_affinity_is_the_same_in_a_program_of_64_bits():
+    f = np.asarray(features(5, 1, 6, 9, 4))
+    with jax.enable_x64(True):
+        wide = affinity.pair_affinity(jnp.asarray(f), 3)
+    np.testing.assert_allclose(wide, affinity.pair_affinity(jnp.asarray(f), 3), rtol=1e-6)
+
+
 def test_errors_say_what_fits():
     with pytest.raises(ValueError, match='at least 5 x 9 cells for radius 5, got 4 x 20; use border="full"'):
         affinity.affinity_labels(np.zeros((4, 20), np.uint8), border="reference")

@@ -78,6 +78,18 @@ except BlockingIOError as error:
     assert third.stdout == "got it\n"
 
 
+def test_a_file_system_without_locks_is_named(tmp_path, monkeypatch):
+    def flock(file, how):
+        raise OSError(errno.ENOSYS, "Function not implemented")
+
+    monkeypatch.setattr(artifacts.fcntl, "flock", flock)
+    with (
+        pytest.raises(OSError, match=f"{tmp_path} cannot be locked .*use a --workdir on another one"),
+        artifacts.locked(tmp_path),
+    ):
+        pass
+
+
 def test_every_flipped_byte_of_an_archive_is_damage_or_harmless(tmp_path):
     path = tmp_path / "a.npz"
     artifacts.write_arrays(path, cam=np.arange(60, dtype=np.float16).reshape(5, 6, 2), classes=np.int32([3, 5]))

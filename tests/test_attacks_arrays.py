@@ -65,6 +65,7 @@ NPZ = {
         zipped([("a.npy", GOOD), ("b.npy", GOOD)]).replace(b"b.npy", b"a.npy"),
         "two entries named 'a.npy'",
     ),
+    "two arrays of one name": (zipped([("a", GOOD), ("a.npy", GOOD)]), "two arrays of one name"),
     "deep parentheses": (deflated(npy("(" * 9000)), "plain arrays"),
     "a header of 60,000 bytes": (deflated(npy(" " * 60_000)), "header of 60000 bytes"),
     "a header of 4 GB": (deflated(b"\x93NUMPY\x02\x00\xff\xff\xff\xff"), "header of 4294967295"),

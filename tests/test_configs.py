@@ -44,6 +44,12 @@ def test_what_is_no_config_is_one_line_that_lists_those_that_are(name, tmp_path,
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("word", ["--traceback", "--config=scenes"])
+def test_an_option_before_the_command_is_told_where_it_belongs(word, capsys):
+    assert main([word, "configs"]) == 2
+    assert capsys.readouterr().err == f"ssenet: {word} stands before the command; write it after the command\n"
+
+
 def test_configs_are_listed_with_their_first_lines(capsys):
     assert main(["configs"]) == 0
     listed = {line.split()[0]: line.split(maxsplit=1)[1] for line in capsys.readouterr().out.splitlines()}

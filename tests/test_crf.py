@@ -1,5 +1,6 @@
 """Dense CRF: the same call as pydensecrf's own, marginals, errors."""
 
+import functools
 import inspect
 
 import numpy as np
@@ -63,3 +64,17 @@ def test_errors_name_the_backend_and_the_sizes(example):
         dense_crf(image, scores, backend="gpu")
     with pytest.raises(ValueError, match=r"image is \(13, 19\) pixels, the scores \(14, 19\)"):
         inspect.unwrap(dense_crf)(image[1:], scores)  # users have no shape checker in front
+
+
+@pytest.mark.parametrize("backend", ["jax", "pydensecrf"])
+def test_what_would_give_other_marginals_or_end_the_process_is_refused(example, backend):
+    image, scores = example
+    dense = functools.partial(inspect.unwrap(dense_crf), backend=backend)
+    for wrong in (image / 255, image[..., :1], image[..., 0]):
+        with pytest.raises(ValueError, match=r"expected uint8 \(h, w, 3\), RGB"):
+            dense(wrong, scores)
+    with pytest.raises(ValueError, match=r"the scores are \(14, 19\); expected \(h, w, k\)"):
+        dense(image, scores[..., 0])
+    for name in ("sxy_gaussian", "sxy_bilateral", "srgb"):
+        with pytest.raises(ValueError, match=f"{name} is 0; it must be above 0"):
+            dense(image, scores, **{name: 0})

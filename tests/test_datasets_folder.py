@@ -1,6 +1,7 @@
 """One's own photos: a folder and a CSV."""
 
 import os
+import shutil
 
 import numpy as np
 import pytest
@@ -41,6 +42,15 @@ def test_the_eval_list_has_the_classes_of_the_training_list(own):
     source = datasets.load(own, "eval")
     assert source.ids == ["held"] and source.class_names == ("birch", "elm", "oak") and not source.has_masks
     np.testing.assert_array_equal(source[0]["labels"], [0, 1, 0])
+
+
+def test_masks_that_belong_to_no_photo_are_told_of(own, tmp_path, caplog):
+    datasets.load(own, "train")
+    assert not caplog.text
+    shutil.move(tmp_path / "masks" / "one.png", tmp_path / "masks" / "one_mask.png")
+    shutil.rmtree(tmp_path / "masks" / "trip")
+    assert not datasets.load(own, "train").has_masks
+    assert f"no photo of train has a mask; that of the first would be {tmp_path}/masks/one.png" in caplog.text
 
 
 def test_masks_are_optional(own):

@@ -41,6 +41,10 @@ def test_a_photo_without_any_class_leaves_no_doubt():
     assert measured(np.zeros((2, 2, 0)), seeds=np.zeros((2, 2), np.uint8)) == (0, 0, 0, None, [])
 
 
+def test_a_photo_whose_label_map_was_rejected_leaves_no_doubt():
+    assert measured(0.1 * HALF, labels=np.full((2, 2), 255, np.uint8)) == (0, 0, 0, None, [])
+
+
 def test_two_classes_at_one_place_contest_the_object():
     assert measured(np.concatenate([HALF, 0.9 * HALF], -1))[:3] == (1, 0.5, 1)
     assert measured(np.concatenate([HALF, HALF[:, ::-1]], -1)).contested == 0

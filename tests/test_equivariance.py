@@ -110,6 +110,18 @@ def test_a_traced_turn_finds_the_pixels_of_a_large_image():
     np.testing.assert_allclose(eq.rotate(jnp.float32(0.0))(x)[:, -2:], x[:, -2:], atol=2e-3)
 
 
+def test_a_traced_turn_has_the_gradient_of_its_angle():
+    y, x = np.mgrid[:24, :24]
+    smooth = jnp.asarray(np.exp(-((y - 8) ** 2 + (x - 14) ** 2) / 30)[None, :, :, None], jnp.float32)
+    weights = jax.random.normal(jax.random.key(0), smooth.shape)
+
+    def total(degrees):
+        return jnp.sum(weights * eq.rotate(degrees)(smooth))
+
+    difference = (total(jnp.float32(20.5)) - total(jnp.float32(19.5))) / 1.0
+    assert float(jax.grad(total)(jnp.float32(20.0))) == pytest.approx(float(difference), rel=0.1)
+
+
 def test_a_turn_there_and_back_keeps_the_middle_of_a_wide_image():
     y, x = np.mgrid[:24, :48]
     smooth = jnp.asarray(np.exp(-((y - 11) ** 2 + (x - 20) ** 2) / 40)[None, :, :, None], jnp.float32)

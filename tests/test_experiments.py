@@ -13,6 +13,7 @@ from ssenet_jax.experiments import operators, page, runner, table1
 from ssenet_jax.experiments.experiment import Column, Experiment, Variant
 from ssenet_jax.experiments.store import Store
 from ssenet_jax.main import main
+from ssenet_jax.stages.facts import read_facts
 from ssenet_jax.stages.table import TABLE
 
 CONFIGS = Path(__file__).parents[1] / "configs"
@@ -202,4 +203,5 @@ def test_every_experiment_runs_on_tiny_scenes(scenes, tmp_path, monkeypatch):
         assert f"{runs} of {runs} runs are complete" in text
         rows = list(csv.DictReader((tmp_path / name / f"{name}.csv").read_text().splitlines()))
         assert rows and all(row["mean"] for row in rows if row["key"] not in ("m_fn", "m_fp"))
+    assert read_facts(tmp_path / "table3" / "SSENet" / "seed0").class_names  # as of any run, so predict takes it
     assert len(list((tmp_path / "stages").glob("train_classifier-*"))) == 5

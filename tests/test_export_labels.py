@@ -5,13 +5,14 @@ import shutil
 import tarfile
 import xml.etree.ElementTree as ElementTree
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
 from matplotlib.path import Path as Outline
 from PIL import Image, ImageDraw
 
-from ssenet_jax.artifacts import read_mask, write_mask
+from ssenet_jax.artifacts import read_mask, write_mask, write_text
 from ssenet_jax.datasets.devkit import CLASS_NAMES
 from ssenet_jax.export.regions import polygons
 from ssenet_jax.main import main
@@ -161,7 +162,7 @@ def test_yolo_has_a_polygon_a_line_in_shares_of_the_photo(export, masks, whole):
             ImageDraw.Draw(painted).polygon([tuple(map(whole, point)) for point in points], fill=1)
             found[name][np.asarray(painted) > 0] = 1 + int(index)
     assert_same(found, masks)
-    assert (folder / "train.txt").read_text().split()[0] == "images/train/a.png"
+    assert (folder / "train.txt").read_text().split()[0] == "./images/train/a.png"
     assert '  0: "cat"\n  1: "dog"\n' in (folder / "data.yaml").read_text()
 
 
@@ -214,6 +215,18 @@ def test_reviewed_masks_are_those_that_were_accepted_or_corrected(export, drawn_
     code, out, _, folder = export("--format=voc", "--from=reviewed", workdir=run)
     assert (code, out) == (0, f"{folder}: reviewed of 2 photos of train; 1 have none\n")
     assert {path.stem for path in (folder / "SegmentationClass").iterdir()} == {"a", "c"}
+
+
+def test_a_photo_that_was_rejected_is_no_example_of_background(export, drawn_run, tmp_path):
+    run = shutil.copytree(drawn_run, tmp_path / "run")
+    write_text(run / "reviewed" / "reviewed.csv", "id,decision,alpha,time\nb,rejected,0.2,2\n")
+    assert "3 photos" in export("--format=yolo", workdir=run)[1]  # these label maps were made before the review
+    config = json.loads((run / "config.json").read_text())
+    config["labels"]["source"] = "reviewed"
+    write_text(run / "config.json", json.dumps(config))
+    code, out, _, folder = export("--format=yolo", "--out=of_review", workdir=run)
+    assert code == 0 and "pseudo_labels of 2 photos of train; 1 have none" in out
+    assert {path.stem for path in Path("of_review").rglob("labels/train/*")} == {"a", "c"}
 
 
 def remove(name):

@@ -135,6 +135,16 @@ def test_cross_entropy_is_the_mean_over_valid_pixels_only():
     assert not gradient[0, 1].any() and gradient[0, 0].any()
 
 
+@pytest.mark.parametrize("dtype", [jnp.float16, jnp.bfloat16])
+def test_losses_of_half_precision_are_summed_in_float32(dtype):
+    logits, labels = random(9, 2, 192, 192, 4).astype(dtype), jnp.ones((2, 192, 192), jnp.int32)
+    expected = losses.softmax_cross_entropy_ignore(logits.astype(jnp.float32), labels)
+    assert abs(float(losses.softmax_cross_entropy_ignore(logits, labels)) - float(expected)) < 1e-5
+    scores, present = logits[0, 0], jnp.ones((192, 4))
+    exact = losses.multilabel_soft_margin_loss(scores.astype(jnp.float32), present)
+    np.testing.assert_allclose(losses.multilabel_soft_margin_loss(scores, present), exact, rtol=1e-6)
+
+
 @pytest.mark.parametrize("value", [0.0, 1e4, -1e4])
 def test_cross_entropy_survives_large_logits_and_an_image_without_labels(value):
     logits = jnp.zeros((1, 2, 2, 3)).at[..., 0].set(value)
@@ -164,6 +174,9 @@ def test_wrong_options_and_shapes_are_named():
         losses.ser_loss(a, b, labels, p=0.5)
     with pytest.raises(ValueError, match="resize one to the other first"):
         inspect.unwrap(losses.ser_loss)(a, b[:, 1:], labels)  # users have no shape checker in front
+    pairs = jnp.ones((2, 3))
+    with pytest.raises(ValueError, match=r"expected one shape \(n, d, p\)"):  # not a loss of n times the size
+        inspect.unwrap(losses.affinity_loss)(jnp.ones((4, 2, 3)), pairs, pairs, pairs)
 
 
 def test_a_loss_brings_in_no_network_library_and_no_input_pipeline():

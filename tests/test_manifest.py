@@ -11,6 +11,7 @@ from ssenet_jax.config import paper_config
 from ssenet_jax.stages import final, manifest
 from ssenet_jax.stages.context import Context
 from ssenet_jax.stages.manifest import MadeFrom
+from ssenet_jax.stages.table import sections_of
 
 IDENTITY = {"train": {"name": "folder", "classes": ["cat", "dog"], "lists": {"train.csv": "aa"}}}
 DATA = MadeFrom(IDENTITY, {"train/a": "1", "train/b": "2"})
@@ -146,6 +147,19 @@ def test_masks_that_are_given_later_change_nothing_but_what_is_learnt_from_them(
     config.data.folder.masks = "masks"
     differing = {key for key in before if made(*key) != before[key]}
     assert differing == {("label", "masks")}
+
+
+def test_a_segmenter_that_starts_from_weights_says_so():
+    config = paper_config()
+    with config.unlocked():
+        config.labels.source = "masks"
+    found = []
+    for weights, init in (("a.npz", "weights"), ("b.npz", "weights"), ("a.npz", "classifier"), ("b.npz", "classifier")):
+        config.init.weights, config.segmenter.init = weights, init
+        found.append(manifest.settings_hash(final.settings_of("train_segmenter", config)))
+    assert len({*found}) == 4
+    config.labels.source, config.segmenter.init = "masks", "weights"
+    assert "init" in sections_of("segment", config)
 
 
 def test_the_content_of_weights_counts_and_not_their_name(tmp_path):

@@ -1,6 +1,7 @@
 """CAM measures: what is equivariant has no error, what is not has one; classification and scales as counted by hand."""
 
 import shutil
+from signal import SIGTERM
 
 import jax.numpy as jnp
 import numpy as np
@@ -10,12 +11,14 @@ from ml_collections import ConfigDict
 
 from ssenet_jax.artifacts import read_json, write_arrays
 from ssenet_jax.metrics import average_precision, mean_average_precision
-from ssenet_jax.stages import final
+from ssenet_jax.stages import final, measure
 from ssenet_jax.stages.context import Context
 from ssenet_jax.stages.facts import read_config
 from ssenet_jax.stages.measure import OPERATORS, error_function, score_measures
+from ssenet_jax.stages.runner import run_stages
 from ssenet_jax.stages.score import Subject, score_cams
 from ssenet_jax.stages.table import place_of
+from ssenet_jax.training import stop
 from ssenet_jax.training.logs import read_lines
 
 
@@ -81,6 +84,30 @@ def test_photos_without_a_class_have_no_equivariance_error(tiny, tmp_path):
         return set(record["equivariance"].values())
 
     assert errors_of("a", "b") == {0.5} and errors_of("b") == {None}
+
+
+def test_a_signal_ends_measuring_and_scoring(tiny, tmp_path, monkeypatch):
+    workdir = shutil.copytree(tiny, tmp_path / "run")
+    shutil.rmtree(workdir / "measures")
+    context, came, on_crops = Context(read_config(workdir), workdir), [], measure._on_crops
+
+    def told_to_stop(*arguments):
+        came.append(SIGTERM)
+        return on_crops(*arguments)
+
+    monkeypatch.setattr(stop, "_came", came)
+    monkeypatch.setattr(measure, "TOGETHER", 2)
+    monkeypatch.setattr(measure, "_on_crops", told_to_stop)
+    with pytest.raises(stop.Preempted, match="run the same command again"):
+        run_stages(context.config, workdir, ("measure_cams",))
+    assert len(list((workdir / "measures").iterdir())) == 2  # those that were at work
+    with pytest.raises(stop.Preempted, match="the scoring of infer_cams was stopped"):
+        final.evaluate(context, "infer_cams")
+    came.clear()
+    monkeypatch.setattr(measure, "_on_crops", on_crops)
+    run_stages(context.config, workdir, ("measure_cams",))
+    again, whole = (read_json(of / "metrics" / "measure_cams.test.json") for of in (workdir, tiny))
+    assert again == whole
 
 
 def test_held_out_photos_without_masks_are_measured_and_not_scored(tiny, tmp_path):

@@ -1,5 +1,6 @@
 """`ssenet predict`: what it writes, what it refuses to write over, and what one bad photo does to the others."""
 
+import os
 import re
 import shutil
 import signal
@@ -46,6 +47,13 @@ def test_masks_overlays_and_a_page_are_written_and_written_again(predict, photos
         assert mask.mode == "P" and overlay.size == (32, 16)
     page = (photos / "new" / "predictions.html").read_text(encoding="utf-8")
     assert page.count("data:image/jpeg") == 4 and not re.search(r'(src|href)="http', page)
+
+
+def test_a_name_that_is_not_utf8_stands_on_the_page(predict, photos):
+    name = os.fsdecode(b"caf\xe9.png")
+    shutil.copy(photos / "a.png", photos / name)
+    assert predict("--out=new", "--html", name)[0] == 0
+    assert b"caf\xe9" in (photos / "new" / "predictions.html").read_bytes()
 
 
 def test_neither_config_nor_data_are_needed(drawn_run, photos, capsys, tmp_path_factory):

@@ -117,6 +117,8 @@ def test_load_weights_keeps_what_the_file_may_lack(state_dict, tmp_path):
     loaded = load_weights(path, MODEL, own, allow_missing=("fc8",))
     assert_same(loaded["params"]["fc8"], own["params"]["fc8"])
     assert_same(loaded["params"]["backbone"], expected["params"]["backbone"])
+    for names in ("fc8", iter(["fc8"])):
+        assert_same(load_weights(path, MODEL, own, allow_missing=names)["params"]["fc8"], own["params"]["fc8"])
     with pytest.raises(ValueError, match="missing: fc8.weight"):
         load_weights(path, MODEL, own)
 

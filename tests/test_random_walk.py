@@ -152,6 +152,18 @@ def test_chebyshev_series_is_the_power(steps):
     assert len(coefficients) <= min(steps + 1, 5 * int(np.sqrt(steps)) + 5)
 
 
+@pytest.mark.parametrize("method", ["chebyshev", "auto"])
+def test_steps_out_of_an_array_and_very_many_steps_walk_like_others(method):
+    t, scores = make(random(0, H, W, 4), radius=4), jnp.abs(random(1, H, W, 1))
+    walked = rw.random_walk(scores, t, steps=256, method=method)
+    (steps,) = np.array([256])
+    np.testing.assert_array_equal(rw.random_walk(scores, t, steps=steps, method=method), walked)
+    many = rw.random_walk(scores, t, steps=200_000, method=method)
+    np.testing.assert_allclose(
+        (many * t.column_sums[..., None]).sum(), (scores * t.column_sums[..., None]).sum(), rtol=1e-4
+    )
+
+
 def test_errors_name_the_method_and_the_grids():
     t = make(random(0, H, W, 4), radius=4)
     with pytest.raises(ValueError, match="method must be .*, got \"?'?power"):

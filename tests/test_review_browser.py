@@ -218,6 +218,28 @@ def test_of_two_pages_the_later_save_wins_and_the_other_is_told(desktop, phone, 
     until(lambda: text_of(phone, "#state") == "Corrected")
 
 
+def test_a_conflict_is_asked_until_it_is_answered(desktop, phone, address, scored_run):
+    _, workdir = scored_run
+    opened(desktop, address, "b")
+    opened(phone, address, "b")
+    visible(phone, "#reject").click()
+    saved(workdir, "b", "rejected")
+    press(desktop, "a")  # goes on to the next photo
+    until(lambda: "Another page changed b (now rejected)" in text_of(desktop, "#banner"))
+    desktop.execute_script("location.hash = 'photo=a'")
+    until(lambda: text_of(desktop, "#name") == "a" and visible(desktop, "#mask"))
+    assert "Another page changed b" in text_of(desktop, "#banner")
+    desktop.execute_script("location.hash = 'photo=b'")
+    until(lambda: text_of(desktop, "#name") == "b" and text_of(desktop, "#state") == "Rejected")
+    stroke(desktop, (0.75, 0.4), (0.75, 0.6))
+    assert "Another page changed b" in text_of(desktop, "#banner") and text_of(desktop, "#saving") == "Not saved"
+    assert read_decisions(workdir)["b"].decision == "rejected"
+    visible(desktop, "#banner button:nth-child(2)").click()  # keep mine
+    assert saved(workdir, "b", "corrected")[24, 48] == 2
+    until(lambda: text_of(desktop, "#state") == "Corrected")
+    until(lambda: not desktop.find_element(By.ID, "banner").is_displayed())
+
+
 def touch(browser, kind, *points):
     browser.execute_cdp_cmd(
         "Input.dispatchTouchEvent", {"type": kind, "touchPoints": [{"x": x, "y": y} for x, y in points]}

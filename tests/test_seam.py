@@ -143,6 +143,14 @@ def test_what_does_not_fit_is_named():
         seam_loss(lambda images: (jnp.ones((1, 2, 2, 3)),) * 2, draw(1, 16, 16, 3), LABELS[:1])
     with pytest.raises(ValueError, match="2 x 9 pixels at rate 0.3 leave none"):
         seam_loss(lambda images: (jnp.ones((1, 2, 2, 4)),) * 2, draw(1, 2, 9, 3), LABELS[:1])
+    with pytest.raises(ValueError, match="the batch holds no image"):
+        seam_loss(lambda images: (jnp.ones((0, 2, 2, 4)),) * 2, draw(0, 16, 16, 3), LABELS[:0])
+
+
+def test_correlation_of_large_features_in_half_precision_is_that_of_float32():
+    cam, features = jnp.abs(draw(1, 4, 5, 3)), 30 * draw(1, 4, 5, 195)
+    half = pixel_correlation(cam.astype(jnp.float16), features.astype(jnp.float16))
+    np.testing.assert_allclose(half, pixel_correlation(cam, features), atol=5e-3)
 
 
 def test_refined_maps_reach_from_zero_to_one_inside_the_image():

@@ -7,6 +7,7 @@ import warnings
 import jax
 import numpy as np
 import pytest
+from PIL import Image
 
 import ssenet_jax
 from ssenet_jax import segmenter
@@ -99,6 +100,13 @@ def test_a_missing_converter_is_one_line_that_says_what_to_install(drawn_run, tm
 def test_what_is_no_photo_is_refused(model, image):
     with pytest.raises(ValueError, match="expected uint8"):
         ssenet_jax.load(model)(image)
+
+
+def test_another_kind_of_picture_and_a_wrong_path_are_told_what_to_give(model):
+    with pytest.raises(ValueError, match="the image is a Image; expected a path, or a numpy array"):
+        ssenet_jax.load(model)(Image.new("RGB", (8, 8)))
+    with pytest.raises(ValueError, match=r"cannot read none\.jpg .*; give the path of a photo"):
+        ssenet_jax.load(model)("none.jpg")
 
 
 def cut_weights(folder):

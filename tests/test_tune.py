@@ -54,6 +54,14 @@ def test_rows_come_best_first_and_a_second_search_reads_what_the_first_wrote(wor
     assert {path: path.stat().st_mtime_ns for path in (workdir / "tune").rglob("*.npz")} == written
 
 
+def test_photos_that_came_after_the_training_do_not_stop_it(workdir, tmp_path):
+    run = shutil.copytree(workdir, tmp_path / "run")
+    config = read_config(run)
+    config.data.scenes.num_train += 1
+    few = search(Context(config, run), 100)
+    assert {row.choice.scores.source for row in few} == {"cam", "walk", "seeds"}
+
+
 def test_a_crf_is_tried_around_a_threshold_of_nothing_too():
     tried = backgrounds_around(Background("constant", 0.0))
     assert {one.kind for one in tried} == {"constant", "power"} and all(0 < threshold_of(one) < 0.1 for one in tried)

@@ -12,7 +12,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from ssenet_jax import segmenter
-from ssenet_jax.artifacts import replacing
+from ssenet_jax.artifacts import replacing, write_text
 from ssenet_jax.commands.configs import refuse_words
 from ssenet_jax.datasets.records import decode_image, read_bytes, shrink
 from ssenet_jax.palette import indexed
@@ -51,8 +51,7 @@ def run(options: argparse.Namespace, words: list[str]) -> int:
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # a photo of 100 megapixels is welcome here
         failed, shown = predict(trained, plan, out)
     if options.html:
-        with replacing(out / album.FILE) as temporary:
-            temporary.write_text(album.page(shown, trained.class_names, MADE_BY), encoding="utf-8")
+        write_text(out / album.FILE, album.page(shown, trained.class_names, MADE_BY))
     print(f"{len(shown)} of {len(plan)} photos segmented into {out}")
     if stop.requested():
         print("ssenet: stopped; the same command again takes all photos anew", file=sys.stderr)

@@ -36,8 +36,9 @@ def dense_crf(
 ) -> Float[Any, "h w k"]:
     """Mean-field marginals of a fully connected CRF with a Gaussian and a bilateral Potts term.
 
-    Trap: "pydensecrf" holds the interpreter lock, so run several images in processes, not threads; "jax" compiles for
-    each size, so pad images of many sizes and use `crf.jax_backend.mean_field`.
+    Gradients are of reverse mode, and of "jax" alone. Trap: "pydensecrf" holds the interpreter lock, so run several
+    images in processes, not threads; "jax" compiles for each size, so pad images of many sizes and use
+    `crf.jax_backend.mean_field`.
 
     Args:
         image: RGB, 0..255.
@@ -56,7 +57,8 @@ def dense_crf(
         backend is "jax".
 
     Raises:
-        ValueError: unknown backend, or image and scores of different sizes.
+        ValueError: unknown backend, an image that is not RGB of uint8, image and scores of different sizes, or a
+            kernel without a width.
         ImportError: pydensecrf is not installed.
 
     Source: METHOD "CAM inference"; Kraehenbuehl and Koltun 2011.
@@ -71,6 +73,13 @@ def dense_crf(
         array([0, 0, 0, 0, 1, 1, 1, 1])
     """
     backend = pick_backend(backend)
+    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
+        raise ValueError(f"dense_crf: the image is {image.dtype} {image.shape}; expected uint8 (h, w, 3), RGB")
+    if scores.ndim != 3:
+        raise ValueError(f"dense_crf: the scores are {scores.shape}; expected (h, w, k)")
+    for name, width in (("sxy_gaussian", sxy_gaussian), ("sxy_bilateral", sxy_bilateral), ("srgb", srgb)):
+        if not 0 < width < float("inf"):
+            raise ValueError(f"dense_crf: {name} is {width}; it must be above 0 and finite")
     if image.shape[:2] != scores.shape[:2]:
         raise ValueError(f"dense_crf: the image is {image.shape[:2]} pixels, the scores {scores.shape[:2]}")
     options = Options(

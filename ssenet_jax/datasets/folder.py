@@ -1,5 +1,6 @@
 """One's own photos: a folder of images with a CSV `image,labels`, or with one folder a class; masks are optional."""
 
+import logging
 import os
 import stat
 from collections.abc import Sequence
@@ -64,6 +65,9 @@ class Folder:
         self.ids = [row.id for row in self._rows]
         self.photos = [str(self._images / row.image) for row in self._rows]
         self.has_masks = any(path is not None for path in map(self._mask_path, self._rows))
+        if self._masks and not self.has_masks:
+            first = (self._masks / self._rows[0].image).with_suffix(".png")
+            logging.warning("no photo of %s has a mask; that of the first would be %s", split, shown(first))
         self.identity = {"name": "folder", "classes": list(self.class_names), "lists": lists}
 
     def __len__(self) -> int:

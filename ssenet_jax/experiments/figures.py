@@ -103,7 +103,7 @@ def _curves(series: Series, x_label: str, y_label: str) -> Canvas:
 def _examples(wanted: Pictures, runs: Sequence[Run]) -> Canvas:
     """A row an image of the first seed: the image, the ground truth, and each variant's result where there is one."""
     of_seed = [run for run in runs if run.seed == runs[0].seed]
-    split = runs[0].config.data[wanted.split]
+    split = _split(wanted, runs[0])
     source = Context(runs[0].config, runs[0].workdir).sources[split]
     records = [source[index] for index in range(min(wanted.images, len(source)))]
     titles = ["image", "ground truth", *(run.variant.name for run in of_seed)]
@@ -120,8 +120,13 @@ def _examples(wanted: Pictures, runs: Sequence[Run]) -> Canvas:
     return canvas
 
 
+def _split(wanted: Pictures, run: Run) -> str:
+    """The name of the split that is shown: without held-out images predictions are of those of the training."""
+    return run.config.data[wanted.split] or run.config.data.train_split
+
+
 def _result(wanted: Pictures, run: Run, image: np.ndarray, image_id: str) -> np.ndarray | None:
-    split = run.config.data[wanted.split]
+    split = _split(wanted, run)
     place, record = place_of(wanted.stage, run.workdir), run.record(wanted.stage, wanted.split)
     picture = TABLE[wanted.stage].picture
     if picture is None or not place.file(image_id, split).exists():

@@ -48,6 +48,7 @@ class Store:
         made = Context(config, self.place(stage, config))
         scored = final.is_scored(stage, made)
         link_stage(stage, made, workdir, metrics=scored)
+        _link(workdir / "data.json", made.workdir / "data.json")
         if not scored:
             final.evaluate(Context(config, workdir), stage)
 

@@ -76,9 +76,12 @@ def collect(workdir: Path, config: ConfigDict, facts: Facts, which: str, *, igno
     if split not in facts.splits:
         raise ValueError(f"{workdir}/data.json does not know the split {split!r}; run ssenet run again")
     place = Place(which, workdir, TABLE[_STAGE[which]].writes if which in _STAGE else f"{REVIEWED}/{{id}}.png")
-    counted = set(facts.splits[split].ids)
-    if which == "reviewed":  # a rejected photo keeps a mask that does not count
-        counted = {image_id for image_id, row in read_decisions(workdir).items() if row.decision != REJECTED}
+    counted, decided = set(facts.splits[split].ids), read_decisions(workdir)
+    if which == "reviewed":
+        counted = set(decided)
+    if which == "reviewed" or (which == "pseudo_labels" and config.labels.source == "reviewed"):
+        # a rejected photo keeps a mask that does not count, and its label map says nothing
+        counted -= {image_id for image_id, row in decided.items() if row.decision == REJECTED}
     found = [
         Item(image_id, photo, place.file(image_id, split))
         for image_id, photo in _photos(facts.splits[split])

@@ -20,7 +20,8 @@ def write(labelled: Labelled, folder: Path) -> None:
     split, photos = labelled.split, []
     for item, mask in labelled.masks():
         write_text(folder / "labels" / split / f"{item.id}.txt", "".join(_lines(mask)))
-        photos.append(f"images/{split}/{item.id}{Path(item.photo).suffix}\n")
+        # ultralytics takes what starts with ./ from the list's folder, other places from where it runs
+        photos.append(f"./images/{split}/{item.id}{Path(item.photo).suffix}\n")
     write_text(folder / f"{split}.txt", "".join(photos))
     names = "".join(f"  {index}: {json.dumps(name)}\n" for index, name in enumerate(labelled.class_names))
     write_text(folder / "data.yaml", f"train: {split}.txt\nval: {split}.txt\nnames:\n{names}")

@@ -53,6 +53,8 @@ def output_size(sizes: Int[Array, "*n 2"], backbone: str, output_stride: int = 0
 class Network(nn.Module):
     """The settings that all networks share; they say what their head adds.
 
+    Gradients are of reverse mode (`jax.grad`, `jax.vjp`); there is no `jax.jvp` of them.
+
     Args:
         backbone: a key of `BACKBONES`.
         width: factor on every channel count of the backbone and the head's hidden layers.

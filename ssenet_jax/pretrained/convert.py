@@ -49,9 +49,10 @@ def import_weights(
         raise ValueError(f"{file}: its classifier fc8 has no class; give another file")
     model = model if num_classes is None else model.clone(num_classes=num_classes)
     shapes = shapes_of(model)
-    _check_modules(allow_missing, shapes)
+    allowed = {*allow_missing}
+    _check_modules(allowed, shapes)
     heads = {path[1] for path in flatten_dict(shapes)} - {"backbone"}
-    allowed = {*allow_missing, *(heads if packaged else ())}
+    allowed |= heads if packaged else set()
     try:
         leaves = flatten_dict(place(arrays, model, shapes, allow_missing=allowed))
     except ValueError as error:

@@ -170,7 +170,8 @@ def _fill(
             f"the weights are of another network: they hold {theirs}, ..., backbone {model.backbone} has {ours}, ..."
         )
     beyond = re.compile(dropped(model.backbone))
-    optional = {names[path] for path in leaves if any(part in tuple(allow_missing) for part in path[1:-1])}
+    allowed = {allow_missing} if isinstance(allow_missing, str) else {*allow_missing}
+    optional = {names[path] for path in leaves if any(part in allowed for part in path[1:-1])}
     problems = {
         "missing": [name for name in names.values() if name not in arrays and name not in optional],
         "unexpected": sorted(name for name in set(arrays) - set(names.values()) if not beyond.fullmatch(name)),

@@ -59,7 +59,8 @@ def measure(scores: Cam, background: Background, seeds: np.ndarray | None, label
     against = background.before(scores.maps)
     cut = scores.labels_of(against.argmax(-1))
     labels = cut if labels is None else labels
-    coverage = [(int(c), float(np.mean(labels == c + 1))) for c in scores.classes]
+    rejected = bool((labels == IGNORE).all())  # by a person: there is no mask to doubt
+    coverage = [] if rejected else [(int(c), float(np.mean(labels == c + 1))) for c in scores.classes]
     if not coverage:
         return Doubt(0.0, 0.0, 0.0, None, coverage)
     objects = cut > 0

@@ -22,7 +22,7 @@ from ssenet_jax.stages.context import Context, Place
 from ssenet_jax.stages.manifest import settings_hash
 from ssenet_jax.stages.score import best_of
 from ssenet_jax.stages.seeds import Background
-from ssenet_jax.stages.table import CAMS, SEEDS, TRAIN_CLASSIFIER, place_of, walk_training
+from ssenet_jax.stages.table import CAMS, SEEDS, TABLE, TRAIN_CLASSIFIER, place_of, walk_training
 
 BETAS = (2.0, 4.0, 8.0, 16.0)
 STEPS = (1, 4, 16, 64, 256)
@@ -83,8 +83,8 @@ class Sample(NamedTuple):
     num_classes: int  # the background included
 
 
-def take_sample(context: Context, count: int) -> Sample:
-    """Up to `count` training images with masks, the same ones each time.
+def take_sample(context: Context, count: int, results: Sequence[Place] = ()) -> Sample:
+    """Up to `count` training images with masks and with all of some results, the same ones each time.
 
     Raises:
         ValueError: none has a mask.
@@ -94,7 +94,7 @@ def take_sample(context: Context, count: int) -> Sample:
     records: list[dict] = []
     for index in order:
         record = source[int(index)]
-        if "mask" in record:
+        if "mask" in record and all(place.file(record["id"], split).exists() for place in results):
             records.append({**record, "split": split})
         if len(records) == count:
             break
@@ -114,10 +114,11 @@ def search(context: Context, count: int) -> list[Found]:
         ValueError: no masks, no CAMs, or results of other settings than the config's.
     """
     needed = _needs(context.config)
-    there = [name for name, needs in needed.items() if all(final.is_complete(need, context) for need in needs)]
+    there = [name for name, needs in needed.items() if all(_is_there(need, context) for need in needs)]
     if "cam" not in there:
         raise ValueError(f"{context.workdir} has no CAMs to make labels from; run --stages={TRAIN_CLASSIFIER},{CAMS}")
-    sample = take_sample(context, count)
+    results = [place_of(need, context.workdir) for name in there for need in needed[name] if TABLE[need].images]
+    sample = take_sample(context, count, results)
     context.say(f"{len(sample.records)} images of {sample.split}; sources: {', '.join(there)}")
     readers = _readers(context, _walk(context, sample) if "walk" in there else None)
     found = _without_crf(context, sample, readers)
@@ -130,6 +131,10 @@ def search(context: Context, count: int) -> list[Found]:
     if "seeds" in there:
         found.append(_seeds(context, sample))
     return sorted(found, key=_by_miou, reverse=True)
+
+
+def _is_there(name: str, context: Context) -> bool:
+    return final.is_complete(name, context, as_need=True)
 
 
 def _by_miou(found: Found) -> float:
@@ -187,7 +192,7 @@ def _walk(context: Context, sample: Sample) -> Place:
 def _made_of(context: Context) -> list[dict]:
     """The settings of the results that scores are read from."""
     read = _needs(context.config)["walk"]
-    return [final.settings_of(name, context.config) for name in read if final.is_complete(name, context)]
+    return [final.settings_of(name, context.config) for name in read if _is_there(name, context)]
 
 
 def _grid(context: Context) -> tuple[tuple[float, ...], tuple[int, ...]]:

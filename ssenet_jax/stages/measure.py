@@ -1,7 +1,8 @@
 """What CAMs are like beside their mIoU: equivariance under operators, classification, and each test scale alone."""
 
+import itertools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -12,12 +13,13 @@ from ssenet_jax import equivariance, metrics
 from ssenet_jax.artifacts import read_arrays, write_arrays
 from ssenet_jax.cam import normalize_cam
 from ssenet_jax.checkpoint import load_variables
-from ssenet_jax.datasets import Source
 from ssenet_jax.datasets.augment import centre_crop, resize_mask
 from ssenet_jax.stages import apply, batching, inference
 from ssenet_jax.stages.context import Context, Job
 from ssenet_jax.stages.score import Subject, finite
+from ssenet_jax.training import hosts
 
+TOGETHER = 32  # images that are in memory with all their maps at once
 OPERATORS = {
     "resize 0.5": equivariance.resize(0.5),
     "resize 0.3": equivariance.resize(0.3),
@@ -40,34 +42,36 @@ def measure_cams(context: Context, job: Job) -> None:
     config, (training,) = context.config, job.reads
     variables = load_variables(training.folder, training.stage)
     model = context.network(training.training)
-    sources = context.measured_images()
-    records = {r["id"]: r for split, todo in job.todo.items() for r in _with_split(sources[split], split, todo)}
-    if not records:
-        return
-    crops = _on_crops(context, model, variables, list(records.values()))
-    maps: dict[str, list[np.ndarray]] = {image_id: [] for image_id in records}
-    for scale in config.cam.scales:
-        cams = inference.cam_function(model, scales=(scale,), flip=config.cam.flip)
+    on_crops = error_function(model)
+    at_scales = [inference.cam_function(model, scales=(scale,), flip=config.cam.flip) for scale in config.cam.scales]
+    waiting = _records(context, job)
+    while records := list(itertools.islice(waiting, TOGETHER)):
+        crops = _on_crops(context, on_crops, variables, records)
+        maps: dict[str, list[np.ndarray]] = {record["id"]: [] for record in records}
 
-        def finish(record, cam):
+        def finish(record, cam, maps=maps):
             height, width = record["image"].shape[:2]
             cam = cam[:height, :width, : int(record["labels"].sum())]
             maps[record["id"]].append(cam.astype(np.float16))
 
-        todo = apply.counted(f"{job.title}, scale {scale:g}", records.values(), len(records))
-        apply.run_network(config, todo, batching.photos_and_classes, cams, variables, finish)
-    for (image_id, record), errors, scores in zip(records.items(), *crops, strict=True):
-        place = job.writes.file(image_id, record["split"])
-        write_arrays(place, errors=errors, scores=scores, maps=np.stack(maps[image_id]), labels=record["labels"])
+        for cams in at_scales:
+            apply.run_network(config, records, batching.photos_and_classes, cams, variables, finish)
+        for record, errors, scores in zip(records, *crops, strict=True):
+            place, of_scales = job.writes.file(record["id"], record["split"]), np.stack(maps[record["id"]])
+            write_arrays(place, errors=errors, scores=scores, maps=of_scales, labels=record["labels"])
 
 
-def _with_split(source: Source, split: str, todo: Sequence[int]) -> list[dict]:
-    return [{**source[index], "split": split} for index in todo]
+def _records(context: Context, job: Job) -> Iterator[dict]:
+    sources = context.measured_images()
+    for split, todo in job.todo.items():
+        for index in apply.counted(f"{job.title}, {split}", todo, len(todo)):
+            hosts.leave_if_told(job.title, context.workdir)
+            yield {**sources[split][index], "split": split}
 
 
-def _on_crops(context: Context, model: Any, variables: dict, records: Sequence[dict]) -> Crops:
+def _on_crops(context: Context, function: Callable, variables: dict, records: Sequence[dict]) -> Crops:
     crop, rows = context.config.classifier.crop, batching.batch_of(context.config.inference.batch_size)
-    function, found = error_function(model), []
+    found = []
     for start in range(0, len(records), rows):
         part = records[start : start + rows]
         part = [*part, *[part[-1]] * (rows - len(part))]
@@ -126,6 +130,7 @@ def _score(context: Context, subject: Subject) -> dict:
     errors, scores, labels = [], [], []
     total: int | np.ndarray = 0
     for index in range(len(subject.source)):
+        hosts.leave_if_told(f"the scoring of {subject.place.stage}", subject.place.root)
         record = subject.source[index]
         path = subject.place.file(record["id"], subject.split)
         error, score, maps, label = read_arrays(path, "errors", "scores", "maps", "labels")

@@ -186,4 +186,8 @@ def _make(name: str, context: Context, todo: dict[str, list[int]]) -> None:
 
 def _write_manifest(name: str, context: Context, *, complete: bool) -> None:
     settings, data = final.settings_of(name, context.config), final.made_from(name, context)
-    manifest.write_manifest(context.manifest(name), settings, complete=complete, made_from=data)
+    path = context.manifest(name)
+    if TABLE[name].images is not None and (held := manifest.read_manifest(path)):
+        # results of photos that were taken out stay, and are those of these photos when they come back
+        data = data._replace(images={**held.made_from.images, **data.images})
+    manifest.write_manifest(path, settings, complete=complete, made_from=data)

@@ -2,7 +2,7 @@
 
 import functools
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,6 +13,7 @@ from ssenet_jax.datasets.augment import resize_mask
 from ssenet_jax.datasets.records import IGNORE
 from ssenet_jax.stages.context import Context, Place, Sources
 from ssenet_jax.stages.labels import cam_scores, seed_labels, walk_scores
+from ssenet_jax.training import hosts
 
 
 class Subject(NamedTuple):
@@ -64,7 +65,7 @@ def _score_labels(subject: Subject, read: Callable) -> dict:
     """The pixels that a label map leaves open, as that of a rejected photo does, are not scored."""
     k = len(subject.source.class_names) + 1
     total, count = np.zeros((k, k), np.int64), 0
-    for record in _with_masks(subject.source):
+    for record in _with_masks(subject):
         labels = read(subject.place.file(record["id"], subject.split), record["size"])
         mask = np.where(labels == IGNORE, IGNORE, resize_mask(record["mask"], labels.shape))
         total += metrics.confusion_matrix(mask, np.where(labels == IGNORE, 0, labels), k)
@@ -89,7 +90,7 @@ def _sweep(subject: Subject, bring: Callable, alphas: Sequence[float], alpha: fl
     asked = sorted({*alphas, alpha})
     k = len(subject.source.class_names) + 1
     total, count = np.zeros((len(asked), k, k), np.int64), 0
-    for record in _with_masks(subject.source):
+    for record in _with_masks(subject):
         cam = bring(read_cam(subject.place.file(record["id"], subject.split)), record["image"].shape[:2])
         mask = resize_mask(record["mask"], cam.maps.shape[:2])
         total += metrics.alpha_confusions(*best_of(cam), mask, asked, k)
@@ -108,9 +109,10 @@ def best_of(cam: Cam) -> tuple[np.ndarray, np.ndarray]:
     return cam.maps.max(-1), cam.classes.astype(np.int64)[cam.maps.argmax(-1)] + 1
 
 
-def _with_masks(source: Any) -> Iterable[dict]:
-    for index in range(len(source)):
-        record = source[index]
+def _with_masks(subject: Subject) -> Iterator[dict]:
+    for index in range(len(subject.source)):
+        hosts.leave_if_told(f"the scoring of {subject.place.stage}", subject.place.root)
+        record = subject.source[index]
         if "mask" in record:
             yield record
 

@@ -66,6 +66,10 @@ def _started_from(section: str, *needs: str) -> Callable[[ConfigDict], tuple[str
     return lambda config: (*needs, "train_classifier") if config[section].init == "classifier" else needs
 
 
+def _segmenter_sections(config: ConfigDict) -> tuple[str, ...]:
+    return ("init", "segmenter") if config.segmenter.init == "weights" else ("segmenter",)
+
+
 def final_training(config: ConfigDict) -> str:
     """The stage that trains the network which predicts."""
     return "retrain_segmenter" if config.segmenter.rounds else "train_segmenter"
@@ -133,8 +137,8 @@ TABLE = {
         "pseudo_labels/{id}.png", Context.training_images, score_masks, _label_picture, labels.made_otherwise,
     ),
     "train_segmenter": Stage(
-        "DeepLab", train.train_segmenter, _started_from("segmenter", "label"), ("segmenter",), "checkpoints/segmenter",
-        training="segmenter",
+        "DeepLab", train.train_segmenter, _started_from("segmenter", "label"), _segmenter_sections,
+        "checkpoints/segmenter", training="segmenter",
     ),
     "relabel": Stage(
         "Labels, second round", labels.relabel, ("train_segmenter",),
@@ -142,7 +146,7 @@ TABLE = {
         Context.training_images, score_masks, _label_picture, labels.made_otherwise,
     ),
     "retrain_segmenter": Stage(
-        "DeepLab, second round", train.train_segmenter, _started_from("segmenter", "relabel"), ("segmenter",),
+        "DeepLab, second round", train.train_segmenter, _started_from("segmenter", "relabel"), _segmenter_sections,
         "checkpoints/segmenter_2", training="segmenter",
     ),
     "segment": Stage(

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 from ml_collections import ConfigDict
@@ -35,9 +36,12 @@ class Examples(NamedTuple):
 
 def check(context: Context, training: str) -> None:
     """Raises the ValueError with which a training would refuse its settings when its turn comes; computes nothing."""
-    model = context.network(training)
-    recipe = recipes.build(context.config, training, model, len(context.train_source))
-    split_trainable(pretrained.shapes_of(model)["params"], recipe.groups)
+    model, source = context.network(training), context.train_source
+    recipe, shapes = recipes.build(context.config, training, model, len(source)), pretrained.shapes_of(model)
+    split_trainable(shapes["params"], recipe.groups)
+    batch = recipes.batch_shapes(context.config, training, len(source.class_names), recipe.batch_size)
+    state = shapes["params"], shapes["batch_stats"]
+    jax.eval_shape(lambda *rows: recipe.loss_fn(*rows, jax.random.key(0), jnp.int32(0)), *state, batch)
 
 
 def train_baseline(context: Context, job: Job) -> None:

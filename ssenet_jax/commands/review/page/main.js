@@ -117,6 +117,7 @@ class Page {
     $("previous").disabled = at <= 0;
     $("following").disabled = at >= this.sequence.length - 1;
     $("banner").hidden = true;
+    this.remind();
     this.studio.open(photo);
     $("stage").focus({ preventScroll: true });
   }
@@ -173,6 +174,12 @@ class Page {
     }, "conflict");
   }
 
+  // A conflict stays in sight until it is answered.
+  remind() {
+    const held = [...this.studio.savers.values()].find((saver) => saver.held);
+    if (held) this.conflict(held.id, held.current);
+  }
+
   reopen(id) {
     this.grid.refresh(this.byId.get(id));
     if (this.studio.entry?.id !== id) return this.go(id);
@@ -186,7 +193,7 @@ class Page {
       const button = document.createElement("button");
       button.type = "button";
       button.textContent = name;
-      button.addEventListener("click", () => { $("banner").hidden = true; action(); });
+      button.addEventListener("click", () => { $("banner").hidden = true; action(); this.remind(); });
       return button;
     }));
     $("banner").hidden = false;

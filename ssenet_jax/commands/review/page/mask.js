@@ -129,6 +129,7 @@ export function difference(labels, base) {
 }
 
 export const isPainted = (layer) => layer.some((value) => value !== UNPAINTED);
+export const countPainted = (layer) => layer.reduce((count, value) => count + (value !== UNPAINTED), 0);
 
 // Colours of a box as an ImageData: the regions at an opacity, their outlines in full.
 export function colored(labels, height, width, box, colors, opacity) {

@@ -4,6 +4,7 @@ import * as mask from "./mask.js";
 import * as server from "./server.js";
 
 const STEPS = 200; // that can be undone
+const ROUNDED = 0.001; // of the pixels
 
 export class Photo {
   static async load(id, run) {
@@ -25,12 +26,19 @@ export class Photo {
     const decision = about.decision;
     this.alpha = decision?.alpha ?? (runLabels ? null : run.alpha);
     this.base = this.cutAt(this.alpha);
-    this.layer = reviewed ? mask.difference(reviewed, this.base) : new Int16Array(this.base.length).fill(mask.UNPAINTED);
+    this.layer = this.layerOf(reviewed, decision?.decision);
     this.labels = new Uint8Array(this.base.length);
     this.undone = [];
     this.done = [];
     this.stroke = null;
     this.compose(this.whole);
+  }
+
+  // What a person painted. A mask that was accepted as it is may differ at borders by what the page rounds otherwise.
+  layerOf(reviewed, decision) {
+    const layer = reviewed && mask.difference(reviewed, this.base);
+    const rounded = decision === "accepted" && mask.countPainted(layer) < ROUNDED * layer.length;
+    return layer && !rounded ? layer : new Int16Array(this.base.length).fill(mask.UNPAINTED);
   }
 
   get whole() {

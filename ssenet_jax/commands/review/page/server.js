@@ -43,14 +43,20 @@ export class Saver {
 
   push(save) {
     this.waiting = save;
-    if (!this.running && !this.held) this.run();
+    if (this.held) this.ask();
+    else if (!this.running) this.run();
+  }
+
+  // Nothing is saved before a conflict is answered.
+  ask() {
+    this.onState("conflict");
+    this.onConflict(this.current);
   }
 
   // After a conflict: what this page has takes the place of what the other left.
   overwrite(known) {
-    this.known = known;
-    this.held = false;
-    if (this.waiting) this.run();
+    Object.assign(this, { known, held: false });
+    return this.waiting ? this.run() : null;
   }
 
   drop(known) {
@@ -79,9 +85,8 @@ export class Saver {
 
   async failed(error) {
     if (error.status === 409) {
-      this.held = true;
-      this.onState("conflict");
-      this.onConflict(error.body.current);
+      Object.assign(this, { held: true, current: error.body.current });
+      this.ask();
       return;
     }
     const gone = error.status === 0 || error.status === 403;

@@ -74,6 +74,8 @@ export class Studio {
   loaded(photo) {
     this.photo = photo;
     const saver = this.saver(photo.id);
+    this.showsOther = saver.held; // what this page has is not saved yet, and not what was loaded
+    if (saver.held) saver.ask();
     if (!saver.busy) saver.known = photo.decision?.time ?? "";
     this.returnTo = photo.decision?.decision === "corrected" ? null : photo.decision;
     const canvas = $("mask");
@@ -242,10 +244,12 @@ export class Studio {
   }
 
   // Against what another page saved in the meantime.
-  keepMine(id, known) {
-    const saver = this.saver(id), { photo } = this;
-    saver.overwrite(known);
-    if (!saver.busy && photo?.id === id) this.push(photo.decision?.decision ?? null);
+  async keepMine(id, known) {
+    const saver = this.saver(id), { photo } = this, waits = saver.busy;
+    await saver.overwrite(known);
+    if (photo?.id !== id || this.photo !== photo) return;
+    if (!waits) this.push(photo.decision?.decision ?? null);
+    else if (this.showsOther && !saver.held) this.page.reopen(id);
   }
 
   saver(id) {
