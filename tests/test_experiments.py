@@ -79,6 +79,14 @@ def test_the_page_has_mean_and_range_of_the_seeds_that_are_there(scenes, tmp_pat
     assert {name: (tmp_path / "made_up" / name).read_bytes() for name in written} == written
 
 
+def test_pictures_without_held_out_images_are_of_those_of_the_training(scenes, tmp_path):
+    scenes.data.eval_split = ""
+    experiment = runner.load("figure6")
+    runs = runner.runs_of(experiment, scenes, tmp_path / "figure6", 1)
+    page.write(experiment, runs, tmp_path / "figure6")
+    assert (tmp_path / "figure6" / "figure6.png").stat().st_size > 10_000
+
+
 def test_the_papers_figures_stand_beside_those_on_voc(tmp_path):
     config = load_config(f"{CONFIGS}/voc12_lite.py", [])
     experiment, runs = made_up(tmp_path, config, {("baseline", 0): 0.4})

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from ssenet_jax.config import paper_config
-from ssenet_jax.stages import final, manifest
+from ssenet_jax.stages import final, manifest, runner
 from ssenet_jax.stages.context import Context
 from ssenet_jax.stages.manifest import MadeFrom
 from ssenet_jax.stages.table import sections_of
@@ -129,6 +129,21 @@ def test_other_data_are_refused_and_what_changed_is_named(path, name, grows):
             check()
     else:
         assert check()
+
+
+def test_a_photo_that_comes_back_as_another_one_is_refused(scored_run):
+    config, workdir = scored_run
+    root, workdir = Path(config.data.root), workdir.parent / "other"
+    whole = (root / "train.csv").read_text()
+    without_a = "".join(line for line in whole.splitlines(keepends=True) if not line.startswith('"a.png"'))
+    for text in (whole, without_a):  # each a run of the stage, the second while the photo is out
+        (root / "train.csv").write_text(text)
+        runner._write_manifest("infer_cams", Context(config, workdir), complete=True)
+    (root / "train.csv").write_text(whole)
+    assert final.is_complete("infer_cams", Context(config, workdir))
+    Image.new("RGB", (64, 48)).save(root / "images" / "a.png")
+    with pytest.raises(ValueError, match=r"1 changed since \(train/a\)"):
+        final.is_complete("infer_cams", Context(config, workdir))
 
 
 def test_masks_that_are_given_later_change_nothing_but_what_is_learnt_from_them(scored_run):

@@ -191,6 +191,15 @@ def test_masks_that_ignore_every_pixel_leave_dashes(tmp_path, sources):
     assert not any(tag == "svg" for tag, _ in page.tags)
 
 
+def test_measures_that_no_photo_of_the_sample_gives_are_dashes(tmp_path, sources):
+    nothing = {"mean_ap": None, "ap": {}, "equivariance": {"hflip": None}, "scales": {"1": None}}
+    artifacts.write_json(
+        tmp_path / "metrics" / "infer_cams.test.json",
+        {"stage": "infer_cams", "split": "test", "num_images": 2} | nothing,
+    )
+    assert "CAM test 2 – – –" in " ".join(write(tmp_path, sources).text.split())
+
+
 def test_same_run_gives_the_same_bytes_and_leaves_no_other_file(tmp_path, sources):
     fill(tmp_path)
     before = set(tmp_path.iterdir())

@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 
-from ssenet_jax.artifacts import flatten, read_json
+from ssenet_jax.artifacts import flatten, read_json, write_json
 from ssenet_jax.commands.tune import take_over
 from ssenet_jax.main import main
 from ssenet_jax.stages.context import Context
@@ -56,10 +56,12 @@ def test_rows_come_best_first_and_a_second_search_reads_what_the_first_wrote(wor
 
 def test_photos_that_came_after_the_training_do_not_stop_it(workdir, tmp_path):
     run = shutil.copytree(workdir, tmp_path / "run")
-    config = read_config(run)
-    config.data.scenes.num_train += 1
-    few = search(Context(config, run), 100)
-    assert {row.choice.scores.source for row in few} == {"cam", "walk", "seeds"}
+    path = run / "manifests" / "train_classifier.json"
+    held = read_json(path)
+    added = next(iter(held["images"]))
+    write_json(path, {**held, "images": {image: state for image, state in held["images"].items() if image != added}})
+    (run / "cams" / f"{added.removeprefix('train/')}.npz").unlink()  # its mask was not made yet
+    assert {row.choice.scores.source for row in search(Context(read_config(run), run), 100)} == {"cam", "walk", "seeds"}
 
 
 def test_a_crf_is_tried_around_a_threshold_of_nothing_too():

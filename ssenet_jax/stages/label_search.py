@@ -4,6 +4,7 @@ One pass over the sample scores all backgrounds without a CRF, since each is a t
 second one runs the CRF on the backgrounds around the best of each source.
 """
 
+import functools
 import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -30,6 +31,7 @@ WALK_KEYS = ("beta", "steps", "normalize", "contrast")  # of the config's sectio
 CONTRASTS = (0.0, 0.2, 0.4)  # shares of the contrast, in stretched maps
 POWERS = (1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0, 16.0, 24.0)
 AROUND = (0.5, 0.75, 1.0, 1.25)  # a CRF is tried at these times the threshold that is best without one
+is_there = functools.partial(final.is_complete, as_need=True)
 
 
 def _needs(config: ConfigDict) -> dict[str, tuple[str, ...]]:
@@ -114,7 +116,7 @@ def search(context: Context, count: int) -> list[Found]:
         ValueError: no masks, no CAMs, or results of other settings than the config's.
     """
     needed = _needs(context.config)
-    there = [name for name, needs in needed.items() if all(_is_there(need, context) for need in needs)]
+    there = [name for name, needs in needed.items() if all(is_there(need, context) for need in needs)]
     if "cam" not in there:
         raise ValueError(f"{context.workdir} has no CAMs to make labels from; run --stages={TRAIN_CLASSIFIER},{CAMS}")
     results = [place_of(need, context.workdir) for name in there for need in needed[name] if TABLE[need].images]
@@ -131,10 +133,6 @@ def search(context: Context, count: int) -> list[Found]:
     if "seeds" in there:
         found.append(_seeds(context, sample))
     return sorted(found, key=_by_miou, reverse=True)
-
-
-def _is_there(name: str, context: Context) -> bool:
-    return final.is_complete(name, context, as_need=True)
 
 
 def _by_miou(found: Found) -> float:
@@ -192,7 +190,7 @@ def _walk(context: Context, sample: Sample) -> Place:
 def _made_of(context: Context) -> list[dict]:
     """The settings of the results that scores are read from."""
     read = _needs(context.config)["walk"]
-    return [final.settings_of(name, context.config) for name in read if _is_there(name, context)]
+    return [final.settings_of(name, context.config) for name in read if is_there(name, context)]
 
 
 def _grid(context: Context) -> tuple[tuple[float, ...], tuple[int, ...]]:
