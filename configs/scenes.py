@@ -27,7 +27,8 @@ def get_config(size="full"):
         training.batch_size, training.crop = 16, 96
 
     classifier = config.classifier
-    classifier.steps, classifier.batch_size, classifier.lr, classifier.weight_decay = 2200, 8, 0.06, 1e-4
+    classifier.steps, classifier.batch_size, classifier.lr, classifier.weight_decay = 2800, 8, 0.06, 1e-4
+    classifier.power = 0.4  # the rate stays high for long: a CAM is as good as its classifier has converged
     classifier.long_edge = (96, 96)  # no crop loses the small part that tells the class
     classifier.brightness = classifier.contrast = classifier.saturation = classifier.hue = 0.0
     # at half the size the telling part is lost; a regulariser heavy from the first step keeps it from being found
