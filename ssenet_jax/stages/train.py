@@ -40,8 +40,11 @@ def check(context: Context, training: str) -> None:
     recipe, shapes = recipes.build(context.config, training, model, len(source)), pretrained.shapes_of(model)
     split_trainable(shapes["params"], recipe.groups)
     batch = recipes.batch_shapes(context.config, training, len(source.class_names), recipe.batch_size)
-    state = shapes["params"], shapes["batch_stats"]
-    jax.eval_shape(lambda *rows: recipe.loss_fn(*rows, jax.random.key(0), jnp.int32(0)), *state, batch)
+
+    def loss(variables, rows):
+        return recipe.loss_fn(variables["params"], variables["batch_stats"], rows, jax.random.key(0), jnp.int32(0))
+
+    jax.eval_shape(loss, shapes, batch)
 
 
 def train_baseline(context: Context, job: Job) -> None:
