@@ -240,6 +240,20 @@ def test_a_conflict_is_asked_until_it_is_answered(desktop, phone, address, score
     until(lambda: not desktop.find_element(By.ID, "banner").is_displayed())
 
 
+def test_an_accepted_mask_that_the_page_rounds_otherwise_at_one_pixel_is_still_accepted(desktop, address, scored_run):
+    _, workdir = scored_run
+    opened(desktop, address, "b")
+    press(desktop, ".")
+    press(desktop, "a")
+    mask = saved(workdir, "b", "accepted").copy()
+    mask[24, 31] = 2 - mask[24, 31]
+    artifacts.write_mask(workdir / "reviewed" / "b.png", mask)
+    opened(desktop, address, "b")
+    press(desktop, ".")
+    until(lambda: read_decisions(workdir)["b"].alpha != 0.21)
+    assert read_decisions(workdir)["b"].decision == "accepted"
+
+
 def touch(browser, kind, *points):
     browser.execute_cdp_cmd(
         "Input.dispatchTouchEvent", {"type": kind, "touchPoints": [{"x": x, "y": y} for x, y in points]}

@@ -36,9 +36,11 @@ export class Photo {
 
   // What a person painted. A mask that was accepted as it is may differ at borders by what the page rounds otherwise.
   layerOf(reviewed, decision) {
-    const layer = reviewed && mask.difference(reviewed, this.base);
+    const unpainted = new Int16Array(this.base.length).fill(mask.UNPAINTED);
+    if (!reviewed) return unpainted;
+    const layer = mask.difference(reviewed, this.base);
     const rounded = decision === "accepted" && mask.countPainted(layer) < ROUNDED * layer.length;
-    return layer && !rounded ? layer : new Int16Array(this.base.length).fill(mask.UNPAINTED);
+    return rounded ? unpainted : layer;
   }
 
   get whole() {
