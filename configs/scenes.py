@@ -39,14 +39,14 @@ def get_config(size="full"):
     config.crf.sxy_bilateral = 20.0
 
     affinity = config.affinity
-    affinity.init, affinity.steps, affinity.batch_size, affinity.lr = "classifier", 200, 8, 0.1
+    affinity.init, affinity.steps, affinity.batch_size, affinity.lr = "classifier", 300, 8, 0.1
     affinity.hue = 0.0
     config.random_walk.steps = 1  # the grid is 12 x 12: a step reaches a third of it
     config.random_walk.normalize, config.random_walk.contrast = True, 0.2
     config.labels.crf, config.labels.alpha = True, 0.4  # a label at the grid's resolution loses the objects' borders
 
     segmenter = config.segmenter
-    segmenter.init, segmenter.steps, segmenter.batch_size, segmenter.lr = "classifier", 500, 8, 0.02
+    segmenter.init, segmenter.steps, segmenter.batch_size, segmenter.lr = "classifier", 400, 8, 0.02
     config.segment.scales, config.segment.crf = (0.75, 1.0, 1.25), True
 
     config.inference.batch_size, config.inference.bucket = 16, 32
