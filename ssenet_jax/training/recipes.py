@@ -176,7 +176,8 @@ def settling_steps(config: ConfigDict, training: str) -> int:
     """About how many steps it takes until a loss falls slowly; a training that is shorter has learned little.
 
     Seen on VOC photos from ImageNet weights, in batches of 16 (loss of the classifier: 0.36 in the first 20 steps, 0.11
-    at 150, 0.08 at 360), and on scenes from nothing in batches of 8 (SSENet's: 0.13 at the end of 2,200, 0.05 of 3,000).
+    at 150, 0.08 at 360), and on scenes from nothing, in batches of 8 (SSENet's: 0.13 at the end of 2,200, 0.05
+    of 3,000).
     """
     settings = section(config, training)
     starts_from_something = config.init.weights or settings.get("init") == "classifier"
