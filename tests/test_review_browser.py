@@ -200,12 +200,17 @@ def test_names_are_shown_as_they_are_and_run_nothing(desktop, address, scored_ru
     saved(scored_run[1], ODD_PHOTO, "accepted")
 
 
-def test_of_two_pages_the_later_save_wins_and_the_other_is_told(desktop, phone, address, scored_run):
-    _, workdir = scored_run
+def rejected_on_a_phone(desktop, phone, address, workdir):
+    """A photo that is open on both pages."""
     opened(desktop, address, "b")
     opened(phone, address, "b")
     visible(phone, "#reject").click()
     saved(workdir, "b", "rejected")
+
+
+def test_of_two_pages_the_later_save_wins_and_the_other_is_told(desktop, phone, address, scored_run):
+    _, workdir = scored_run
+    rejected_on_a_phone(desktop, phone, address, workdir)
     stroke(desktop, (0.75, 0.4), (0.75, 0.6))
     assert "Another page changed b (now rejected)" in text_of(desktop, "#banner")
     assert read_decisions(workdir)["b"].decision == "rejected"
@@ -220,10 +225,7 @@ def test_of_two_pages_the_later_save_wins_and_the_other_is_told(desktop, phone, 
 
 def test_a_conflict_is_asked_until_it_is_answered(desktop, phone, address, scored_run):
     _, workdir = scored_run
-    opened(desktop, address, "b")
-    opened(phone, address, "b")
-    visible(phone, "#reject").click()
-    saved(workdir, "b", "rejected")
+    rejected_on_a_phone(desktop, phone, address, workdir)
     press(desktop, "a")  # goes on to the next photo
     until(lambda: "Another page changed b (now rejected)" in text_of(desktop, "#banner"))
     desktop.execute_script("location.hash = 'photo=a'")

@@ -16,7 +16,7 @@ from ssenet_jax.checkpoint import load_variables
 from ssenet_jax.datasets.augment import centre_crop, resize_mask
 from ssenet_jax.stages import apply, batching, inference
 from ssenet_jax.stages.context import Context, Job
-from ssenet_jax.stages.score import Subject, finite
+from ssenet_jax.stages.score import Subject, finite, records_of
 from ssenet_jax.training import hosts
 
 TOGETHER = 32  # images that are in memory with all their maps at once
@@ -129,9 +129,7 @@ def _score(context: Context, subject: Subject) -> dict:
     alphas = settings.alphas if settings.best_alpha else (settings.alpha,)
     errors, scores, labels = [], [], []
     total: int | np.ndarray = 0
-    for index in range(len(subject.source)):
-        hosts.leave_if_told(f"the scoring of {subject.place.stage}", subject.place.root)
-        record = subject.source[index]
+    for record in records_of(subject):
         path = subject.place.file(record["id"], subject.split)
         error, score, maps, label = read_arrays(path, "errors", "scores", "maps", "labels")
         errors += [error] if label.any() else []  # without a class there is no map to compare

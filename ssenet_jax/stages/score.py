@@ -109,12 +109,15 @@ def best_of(cam: Cam) -> tuple[np.ndarray, np.ndarray]:
     return cam.maps.max(-1), cam.classes.astype(np.int64)[cam.maps.argmax(-1)] + 1
 
 
-def _with_masks(subject: Subject) -> Iterator[dict]:
+def records_of(subject: Subject) -> Iterator[dict]:
+    """The records of what is scored, until the run is told to stop."""
     for index in range(len(subject.source)):
         hosts.leave_if_told(f"the scoring of {subject.place.stage}", subject.place.root)
-        record = subject.source[index]
-        if "mask" in record:
-            yield record
+        yield subject.source[index]
+
+
+def _with_masks(subject: Subject) -> Iterator[dict]:
+    return (record for record in records_of(subject) if "mask" in record)
 
 
 def _record(subject: Subject, confusion: np.ndarray, count: int) -> dict:
