@@ -41,7 +41,7 @@ from ssenet_jax.random_walk import random_walk, transition  # noqa: E402
 from ssenet_jax.stages import batching, inference  # noqa: E402
 from ssenet_jax.training import objectives, operators  # noqa: E402
 from ssenet_jax.training.sharding import make_mesh  # noqa: E402
-from ssenet_jax.training.step import Recipe, create_state, make_step  # noqa: E402
+from ssenet_jax.training.step import Recipe, create_state, make_step, state_shardings  # noqa: E402
 
 IMAGES, VAL_IMAGES = 10_582, 1_449
 CAM, WALK, DEEP_LAB = "CAM, scales and mirror images", "features and walk", "DeepLab, scales and mirror images"
@@ -60,7 +60,7 @@ class Setting(NamedTuple):
     repeats: int
 
 
-FULL = Setting(1.0, 448, (8, 16), (375, 500), (0.5, 1.0, 1.5, 2.0), (0.5, 0.75, 1.0, 1.25, 1.5, 1.75), 256, 5)
+FULL = Setting(1.0, 448, (16,), (375, 500), (0.5, 1.0, 1.5, 2.0), (0.5, 0.75, 1.0, 1.25, 1.5, 1.75), 256, 5)
 TINY = Setting(1 / 32, 32, (2,), (30, 40), (1.0,), (1.0,), 4, 1)
 
 
@@ -84,8 +84,6 @@ def main():
 
     checked = checks(given.tiny)
     table("gpu_checks", checked, "Against the CPU and the authors' code, relative to the largest value.")
-    if not all(row["passed"] for row in checked):
-        raise SystemExit("the device's results are not those of the CPU; no times were taken")
     cases = [*training(setting), *applied(setting), *walks(setting), *torch_training(setting)]
     rows = [timed(case, setting.repeats, end) for case in cases]
     note = f"bfloat16, {setting.crop} x {setting.crop} crops, photos of {setting.photo}, {setting.repeats} rounds;"
@@ -93,14 +91,18 @@ def main():
     table("gpu_hours", hours(rows), f"For {IMAGES} training and {VAL_IMAGES} val images on one device.")
     if time.monotonic() < end:
         table("gpu_profile", profile(setting), "Device time of a training step with SER, the largest terms.")
+    if not all(row["passed"] for row in checked):
+        raise SystemExit("the device's results are not those of the CPU: see the first table")
 
 
 def timed(case: Case, repeats: int, end: float) -> dict:
     if time.monotonic() > end:
         return {"what": case.what, "batch": case.batch, "ms": "no time left", "images a second": ""}
+    start = time.monotonic()
     seconds = in_turn({case.what: case.build()}, repeats)[case.what]
     milliseconds = spread([1e3 * value for value in seconds])
     rate = case.batch / float(np.median(seconds))
+    print(f"{case.what}: {milliseconds} ms; {time.monotonic() - start:.0f} s with its compilation", flush=True)
     return {"what": case.what, "batch": case.batch, "ms": milliseconds, "images a second": f"{rate:.3g}"}
 
 
@@ -141,8 +143,9 @@ def _step(model, loss_fn, arrays: dict, batch: int):
     frozen = [(pattern, 0.0, 0.0) for pattern in default_frozen("resnet38")]
     groups = [*frozen, (".*bias", 2.0, 0.0), (".*", 1.0, 5e-4)]
     recipe = Recipe(loss_fn, groups, 1000, batch, 1, 0.01, 0.9, 5e-4, 0)
-    state = create_state(variables_of(model), recipe)
-    step, held = make_step(recipe, state, make_mesh(1)), [state]
+    state, mesh = create_state(variables_of(model), recipe), make_mesh(1)
+    placed = jax.device_put(state, state_shardings(state, mesh, shard_params=False))  # or its first step compiles twice
+    step, held = make_step(recipe, state, mesh), [placed]
     arrays = jax.device_put(arrays)
 
     def run():

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax.traverse_util import flatten_dict
+from PIL import Image
 
 from ssenet_jax.crf import jax_backend
 from ssenet_jax.losses import affinity_loss, multilabel_soft_margin_loss, ser_loss, softmax_cross_entropy_ignore
@@ -17,6 +18,7 @@ from ssenet_jax.pretrained.names import torch_names
 from ssenet_jax.random_walk import random_walk, transition
 
 GOLDEN = Path(__file__).parents[1] / "tests" / "golden" / "model_backbone.npz"
+_BICUBIC = Image.Resampling.BICUBIC
 CRF = {
     "iterations": 10,
     "sxy_gaussian": 3,
@@ -31,7 +33,9 @@ def checks(tiny: bool) -> list[dict]:
     """One row a check: the largest difference as a share of the largest value, and what is allowed."""
     rng = np.random.default_rng(0)
     compared = {**_losses(rng), **_walks(rng, (6, 8) if tiny else (47, 63))}
-    rows = [_row(name, *_both(function, arguments), 1e-5) for name, (function, arguments) in compared.items()]
+    # squaring rounds: on a CPU too the dense walk is 3e-5 from an exact one
+    allowed = {"walk, dense": 1e-4}
+    rows = [_row(name, *_both(*case), allowed.get(name, 1e-5)) for name, case in compared.items()]
     rows.append(_row("dense CRF, mean field", *_both_crf(rng, (20, 24) if tiny else (375, 500)), 1e-3))
     with jax.default_matmul_precision("highest"):
         rows.append(_network(1 / 32 if tiny else 1.0))
@@ -76,8 +80,13 @@ def _walks(rng, cells: tuple[int, int]) -> dict:
 
 
 def _both_crf(rng, size: tuple[int, int]) -> tuple:
-    image = np.repeat(np.repeat(rng.integers(0, 256, (1, size[0] // 4 + 1, size[1] // 4 + 1, 3)), 4, 1), 4, 2)
-    image, scores = image[:, : size[0], : size[1]].astype(np.uint8), rng.random((1, *size, 3), np.float32)
+    """The CRF's, on smooth maps: on noise a change of 1e-6 in one width turns a pixel's label on a CPU alone."""
+
+    def smooth(channels, largest):
+        maps = [Image.fromarray(rng.random((6, 8), np.float32)).resize(size[::-1], _BICUBIC) for _ in range(channels)]
+        return largest * np.stack(maps, axis=-1)[None].clip(1e-3, 1)
+
+    image, scores = smooth(3, 255).astype(np.uint8), smooth(3, 1)
     results = []
     for device in (jax.devices()[0], jax.devices("cpu")[0]):
         with jax.default_device(device):

@@ -10,6 +10,7 @@ import pytest
 
 from ssenet_jax import random_walk as walks
 from ssenet_jax.crf import jax_backend
+from ssenet_jax.models.convolution import strided_pointwise
 from ssenet_jax.stages import batching, inference
 from ssenet_jax.training import loop
 from ssenet_jax.training.sharding import make_mesh
@@ -67,6 +68,16 @@ def test_auto_squares_small_grids_on_an_accelerator_and_expands_those_of_voc():
     for cells in (47 * 63, 94 * 125):  # VOC's at strides 8 and 4
         assert walks.pick_method(cells, 256, on_cpu=False) == walks.pick_method(cells, 256, on_cpu=True) == "chebyshev"
     assert walks.pick_method(47 * 63, 4, on_cpu=False) == "stencil"
+
+
+def test_a_gpu_is_given_no_product_of_a_strided_slice():
+    """Over which XLA's compiler ends the process."""
+    x, kernel = jax.ShapeDtypeStruct((1, 7, 9, 4), jnp.float32), jax.ShapeDtypeStruct((4, 8), jnp.float32)
+    function = jax.jit(lambda x, kernel: strided_pointwise(x, kernel, 2))
+    texts = {
+        name: jax.export.export(function, platforms=(name,))(x, kernel).mlir_module() for name in ("cpu", "cuda", "tpu")
+    }
+    assert {name: "dot_general" in text for name, text in texts.items()} == {"cpu": True, "cuda": False, "tpu": False}
 
 
 def test_each_platform_is_lowered_with_its_own_branch():

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 from jax.test_util import check_grads
 
-from ssenet_jax.models.depthwise import _library, depthwise_conv
+from ssenet_jax.models.convolution import convolve, pointwise, strided_pointwise
+from ssenet_jax.models.depthwise import depthwise_conv
 from ssenet_jax.models.inverted_residual import InvertedResidual, _in_strips
-from ssenet_jax.models.layers import Conv, DepthwiseConv, Norm, pointwise, relu6, strided_sizes, zero_outside
+from ssenet_jax.models.layers import Conv, DepthwiseConv, Norm, relu6, strided_sizes, zero_outside
 
 
 def norm_case(mode):
@@ -96,11 +97,23 @@ def test_depthwise_convolution_and_its_gradients_equal_the_library(shape, kernel
     keys = jax.random.split(jax.random.key(5), 3)
     x = jax.random.normal(keys[0], (2, *shape, 3))
     weights = jax.random.normal(keys[1], (kernel, kernel, 1, 3))
-    theirs, their_pullback = jax.vjp(partial(_library, pads=pads, stride=stride, dilation=dilation), x, weights)
+    theirs, their_pullback = jax.vjp(partial(convolve, pads=pads, stride=stride, dilation=dilation), x, weights)
     ours, our_pullback = jax.vjp(lambda x, weights: depthwise_conv(x, weights, pads, stride, dilation), x, weights)
     cotangent = jax.random.normal(keys[2], theirs.shape)
     pairs = zip((ours, *our_pullback(cotangent)), (theirs, *their_pullback(cotangent)), strict=True)
     for mine, expected in pairs:
+        np.testing.assert_allclose(mine, expected, atol=1e-5 * np.abs(expected).max())
+
+
+def test_a_strided_product_and_its_gradients_equal_the_library():
+    keys = jax.random.split(jax.random.key(10), 3)
+    x, kernel = jax.random.normal(keys[0], (2, 7, 10, 3)), jax.random.normal(keys[1], (3, 5))
+    theirs, their_pullback = jax.vjp(
+        lambda x, kernel: convolve(x, kernel[None, None], pads=((0, 0), (0, 0)), stride=2), x, kernel
+    )
+    ours, our_pullback = jax.vjp(lambda x, kernel: strided_pointwise(x, kernel, 2), x, kernel)
+    cotangent = jax.random.normal(keys[2], theirs.shape)
+    for mine, expected in zip((ours, *our_pullback(cotangent)), (theirs, *their_pullback(cotangent)), strict=True):
         np.testing.assert_allclose(mine, expected, atol=1e-5 * np.abs(expected).max())
 
 

@@ -15,7 +15,7 @@ from jaxtyping import Array, UInt8
 from ssenet_jax.artifacts import replacing
 from ssenet_jax.equivariance import resize_to
 from ssenet_jax.models import BACKBONES
-from ssenet_jax.models.depthwise import library_form
+from ssenet_jax.models.convolution import library_form
 from ssenet_jax.segmenter import Segmenter
 
 PLATFORMS = ("cpu", "cuda", "tpu")

@@ -6,37 +6,18 @@ in cache, and XLA cannot fuse the sum into every consumer and compute it again t
 convolution is used.
 """
 
-import contextlib
-from collections.abc import Iterator
-from contextvars import ContextVar
 from functools import partial, reduce
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
-Pads = tuple[tuple[int, int], tuple[int, int]]
+from ssenet_jax.models.convolution import Pads, convolve, uses_library
 
 # rows that one fused loop of the kernel's gradient adds up; more are slower to compile and little faster
 _STRIP_ROWS = 10
-
-_always_library = ContextVar("_always_library", default=False)
-
-
-@contextlib.contextmanager
-def library_form() -> Iterator[None]:
-    """What is traced inside has the library's convolution on every platform: a program for runtimes other than XLA."""
-    token = _always_library.set(True)
-    try:
-        yield
-    finally:
-        _always_library.reset(token)
-
-
-def uses_library() -> bool:
-    """Whether what is traced now is to have no form of our own."""
-    return _always_library.get()
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4))
@@ -52,11 +33,11 @@ def depthwise_conv(
         stride: step between output cells, in both directions.
         dilation: step between the kernel's taps.
     """
-    settings = {"pads": pads, "stride": stride, "dilation": dilation}
+    settings: dict[str, Any] = {"pads": pads, "stride": stride, "dilation": dilation}
     if uses_library():
-        return _library(x, kernel, **settings)
+        return convolve(x, kernel, **settings)
     return lax.platform_dependent(
-        x, kernel, cpu=partial(_sum_of_taps, **settings), default=partial(_library, **settings)
+        x, kernel, cpu=partial(_sum_of_taps, **settings), default=partial(convolve, **settings)
     )
 
 
@@ -65,11 +46,11 @@ def _forward(x, kernel, pads, stride, dilation):
 
 
 def _backward(pads, stride, dilation, residuals, gradient):
-    settings = {"pads": pads, "stride": stride, "dilation": dilation}
+    settings: dict[str, Any] = {"pads": pads, "stride": stride, "dilation": dilation}
 
     def library_gradient(index):
         def pull_back(x, kernel, gradient):
-            return jax.vjp(partial(_library, **settings), x, kernel)[1](gradient)[index]
+            return jax.vjp(partial(convolve, **settings), x, kernel)[1](gradient)[index]
 
         return pull_back
 
@@ -81,18 +62,6 @@ def _backward(pads, stride, dilation, residuals, gradient):
 
 
 depthwise_conv.defvjp(_forward, _backward)
-
-
-def _library(x, kernel, *, pads, stride, dilation):
-    return lax.conv_general_dilated(
-        x,
-        kernel,
-        window_strides=(stride, stride),
-        padding=pads,
-        rhs_dilation=(dilation, dilation),
-        dimension_numbers=("NHWC", "HWIO", "NHWC"),
-        feature_group_count=x.shape[-1],
-    )
 
 
 def _taps(image, kernel_shape, stride, dilation):

@@ -12,8 +12,9 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float, Int
 
-from ssenet_jax.models.depthwise import uses_library, weighted_sum
-from ssenet_jax.models.layers import Conv, DepthwiseConv, Norm, pointwise, relu6, same_padding
+from ssenet_jax.models.convolution import pointwise, uses_library
+from ssenet_jax.models.depthwise import weighted_sum
+from ssenet_jax.models.layers import Conv, DepthwiseConv, Norm, relu6, same_padding
 
 EPSILON = 1e-3  # of the norms
 

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float, Int
 
+from ssenet_jax.models.convolution import convolve, pointwise, strided_pointwise
 from ssenet_jax.models.depthwise import depthwise_conv
 
 he_normal = nn.initializers.he_normal()
@@ -90,27 +91,6 @@ def rematerialised(block: type[nn.Module], remat: bool) -> type[nn.Module]:
     return nn.remat(block, static_argnums=(3,)) if remat else block
 
 
-@jax.custom_vjp
-def pointwise(x: Float[Array, "n h w i"], kernel: Float[Array, "i o"]) -> Float[Array, "n h w o"]:
-    """A 1x1 convolution as a matrix product."""
-    return jnp.einsum("nhwi,io->nhwo", x, kernel)
-
-
-def _pointwise_forward(x, kernel):
-    return pointwise(x, kernel), (x, kernel)
-
-
-def _pointwise_backward(residuals, gradient):
-    x, kernel = residuals
-    flat_x, flat_gradient = x.reshape(-1, x.shape[-1]), gradient.reshape(-1, gradient.shape[-1])
-    # autodiff would make the transposed kernel's gradient and XLA a transposed copy of `gradient` for it
-    kernel_gradient = lax.dot_general(flat_x, flat_gradient, (((0,), (0,)), ((), ())))
-    return jnp.einsum("nhwo,io->nhwi", gradient, kernel), kernel_gradient
-
-
-pointwise.defvjp(_pointwise_forward, _pointwise_backward)
-
-
 class Conv(nn.Module):
     """A convolution whose kernel is stored as HWIO; a 1x1 convolution is computed as a matrix product.
 
@@ -134,8 +114,10 @@ class Conv(nn.Module):
         shape = (self.kernel, self.kernel, x.shape[-1], self.features)
         kernel = self.param("kernel", self.kernel_init, shape, jnp.float32).astype(self.dtype)
         x = x.astype(self.dtype)
-        if self.kernel == 1:
-            x = pointwise(x[:, :: self.stride, :: self.stride], kernel[0, 0])
+        if self.kernel == 1 and self.stride == 1:
+            x = pointwise(x, kernel[0, 0])
+        elif self.kernel == 1:
+            x = strided_pointwise(x, kernel[0, 0], self.stride)
         else:
             x = self._spatial(x, kernel, sizes)
         if self.use_bias:
@@ -150,14 +132,7 @@ class Conv(nn.Module):
         else:
             x = zero_outside(x, sizes)
             pads = ((self.dilation * (self.kernel - 1) // 2,) * 2,) * 2
-        return lax.conv_general_dilated(
-            x,
-            kernel,
-            window_strides=(self.stride, self.stride),
-            padding=pads,
-            rhs_dilation=(self.dilation, self.dilation),
-            dimension_numbers=("NHWC", "HWIO", "NHWC"),
-        )
+        return convolve(x, kernel, pads=pads, stride=self.stride, dilation=self.dilation)
 
 
 class DepthwiseConv(nn.Module):
