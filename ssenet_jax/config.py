@@ -91,6 +91,8 @@ def paper_config(reference: str = "code") -> ConfigDict:
             },
             "seam": {
                 "rate": 0.3,  # size of the second branch
+                "eta": 1.0,  # weight of all terms but the classification's
+                "eta_warmup": 0.0,  # share of the steps over which eta rises from zero
             },
             "cam": {
                 "scales": (0.5, 1.0, 1.5, 2.0),

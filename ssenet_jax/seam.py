@@ -150,6 +150,7 @@ def seam_loss(
     labels: Num[Array, "n c"],
     *,
     rate: float = 0.3,
+    eta: float | Float[Array, ""] = 1.0,
     rng: Array | None = None,
 ) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
     """Classification of an image and its smaller copy, equivariance of their maps and across their refined maps.
@@ -163,11 +164,12 @@ def seam_loss(
         images: normalised images.
         labels: 1 for present, 0 for absent; of the classes, without the background.
         rate: size of the smaller copy, floor(size * rate) pixels.
+        eta: weight of all terms but loss_cls and loss_cls_s; the authors have 1.
         rng: key; each branch gets one of its own.
 
     Returns:
-        loss = (loss_cls + loss_cls_s) / 2 + (loss_min + loss_min_s) / 2 + loss_er + loss_ecr + loss_ecr_s, and these
-        terms; means over the batch, float32.
+        loss = (loss_cls + loss_cls_s) / 2 + eta * ((loss_min + loss_min_s) / 2 + loss_er + loss_ecr + loss_ecr_s), and
+        these terms; means over the batch, float32.
 
     Raises:
         ValueError: no image, the rate leaves no pixel, or the maps have another number of classes than the labels.
@@ -202,8 +204,8 @@ def seam_loss(
         "loss_cls_s": _classification(cam_s, small, labels),
         **_of_present_classes((cam, refined, cam_s, refined_s), labels, (h, w), small),
     }
-    halves = parts["loss_cls"] + parts["loss_cls_s"] + parts["loss_min"] + parts["loss_min_s"]
-    return halves / 2 + parts["loss_er"] + parts["loss_ecr"] + parts["loss_ecr_s"], parts
+    classification, lowest = ((parts[name] + parts[f"{name}_s"]) / 2 for name in ("loss_cls", "loss_min"))
+    return classification + eta * (lowest + parts["loss_er"] + parts["loss_ecr"] + parts["loss_ecr_s"]), parts
 
 
 def _classification(cam: Array, size: tuple[int, int], labels: Array) -> Array:

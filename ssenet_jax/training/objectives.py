@@ -26,7 +26,7 @@ _OPERATOR, _CHOICE = 1, 2  # folded into a step's key for what is drawn beside t
 def eta_schedule(eta: float, total_steps: int, warmup: float) -> Callable[[jax.Array], jax.Array]:
     """The weight of the regulariser, rising linearly from 0 over the first share `warmup` of the steps."""
     if not 0 <= warmup <= 1:
-        raise ValueError(f"ser.eta_warmup is {warmup}; it is a share of the steps, between 0 and 1")
+        raise ValueError(f"eta_warmup is {warmup}; it is a share of the steps, between 0 and 1")
     rising = max(1.0, warmup * total_steps)
     return lambda step: eta * jnp.minimum(step.astype(jnp.float32) / rising, 1.0) if warmup else jnp.float32(eta)
 
@@ -93,7 +93,7 @@ def scale_equivariance(
     return loss_fn
 
 
-def seam(model: nn.Module, rate: float) -> LossFn:
+def seam(model: nn.Module, rate: float, eta_at: Callable[[jax.Array], jax.Array]) -> LossFn:
     """SEAM's loss of an image and its smaller copy.
 
     The running statistics follow the large branch, as in `scale_equivariance`.
@@ -101,6 +101,7 @@ def seam(model: nn.Module, rate: float) -> LossFn:
     Args:
         model: SeamNet.
         rate: size of the smaller copy.
+        eta_at: the weight of all terms but the classification's at a step; see `eta_schedule`.
 
     Returns:
         A loss of batches with "image" (n,h,w,3) and "labels" (n,c).
@@ -114,7 +115,7 @@ def seam(model: nn.Module, rate: float) -> LossFn:
             statistics.append(updated)
             return maps
 
-        loss, metrics = seam_loss(net_fn, batch["image"], batch["labels"], rate=rate, rng=rng)
+        loss, metrics = seam_loss(net_fn, batch["image"], batch["labels"], rate=rate, eta=eta_at(step), rng=rng)
         return loss, (statistics[0], metrics)
 
     return loss_fn

@@ -67,7 +67,8 @@ def _ser_loss(config: ConfigDict, model: nn.Module, steps: int) -> LossFn:
 
 
 def _seam_loss(config: ConfigDict, model: nn.Module, steps: int) -> LossFn:
-    return objectives.seam(model, config.seam.rate)
+    section = config.seam
+    return objectives.seam(model, section.rate, objectives.eta_schedule(section.eta, steps, section.eta_warmup))
 
 
 def _plain_loss(config: ConfigDict, model: nn.Module, steps: int) -> LossFn:
