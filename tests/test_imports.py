@@ -73,6 +73,7 @@ stages.measure
 stages.table
 stages.doubt
 stages.final
+stages.links
 stages.runner
 segmenter
 export

@@ -25,6 +25,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--workdir", required=True, type=_workdir, help="where everything is written; a rerun goes on there"
     )
+    parser.add_argument(
+        "--from",
+        dest="made_in",
+        type=_workdir,
+        metavar="WORKDIR",
+        help="of another run: what it made under the same settings is linked here, and what was reviewed there",
+    )
     parser.add_argument("--stages", default="", help="comma-separated; default: what the config asks for")
     parser.add_argument(
         "--coordinator", default="", metavar="HOST:PORT", help="process 0; found on Cloud TPU and Slurm"
@@ -46,7 +53,8 @@ def run(options: argparse.Namespace, overrides: list[str]) -> int:
     cache.keep_compiled()
     hosts.join(options.coordinator, options.process_id, options.num_processes)
     try:
-        run_stages(config, options.workdir, tuple(name for name in options.stages.split(",") if name))
+        names = tuple(name for name in options.stages.split(",") if name)
+        run_stages(config, options.workdir, names, made_in=options.made_in)
     except stop.Preempted as stopped:
         say(str(stopped), sys.stdout)
         return stop.exit_code()

@@ -9,19 +9,16 @@ from absl import flags
 
 from ssenet_jax import artifacts, cache
 from ssenet_jax.commands.configs import refuse_words
-from ssenet_jax.experiments.store import link_stage
-from ssenet_jax.stages import final
 from ssenet_jax.stages.context import Context
 from ssenet_jax.stages.facts import read_config
 from ssenet_jax.stages.label_search import Choice, Found, search
-from ssenet_jax.stages.table import asked_for
 
 HELP = """\
 Tries every way to make labels of the CAMs, seeds and AffinityNet of a run: source; beta and steps of the walk, and
 whether its maps are stretched; background, alpha, CRF. Scored on training images that have masks. Nothing is trained,
-no result of the run changes. Prints a table, the best first, and the keys that take the best. With --into another
-workdir is given what the best has in common with this run, so that a run with those keys goes on from there:
-  ssenet tune labels --workdir=runs/voc --into=runs/voc_best
+no result of the run changes. Prints a table, the best first, and the keys that take the best: in another workdir, which
+takes the rest from this one.
+  ssenet tune labels --workdir=runs/voc
 """
 
 
@@ -29,7 +26,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("what", choices=("labels",), help="what is tuned")
     parser.add_argument("--workdir", required=True, type=Path, help="of a run; its config is read from there")
     parser.add_argument("--sample", type=int, default=100, metavar="N", help="images that are scored; default: 100")
-    parser.add_argument("--into", type=Path, metavar="WORKDIR", help="link there what the best has in common")
 
 
 def run(options: argparse.Namespace, words: list[str]) -> int:
@@ -43,27 +39,9 @@ def run(options: argparse.Namespace, words: list[str]) -> int:
         found = search(context, options.sample)
     print(table(found))
     best = found[0].choice
-    print("the best: " + " ".join(f"--config.{key}={value}" for key, value in best.overrides().items()))
-    if options.into:
-        print(f"{options.into} has of it: {', '.join(take_over(context, best, options.into))}")
+    keys = " ".join(f"--config.{key}={value}" for key, value in best.overrides().items())
+    print(f"the best: ssenet run --from={options.workdir} --workdir={options.workdir}_best --config=NAME {keys}")
     return 0
-
-
-def take_over(context: Context, choice: Choice, into: Path) -> list[str]:
-    """Links into another workdir the stages of a run that a choice of labels does not change.
-
-    Returns:
-        The stages.
-    """
-    config = context.config.copy_and_resolve_references()
-    config.update_from_flattened_dict(choice.overrides())
-    linked = []
-    for name in asked_for(config):
-        same = final.settings_of(name, config) == final.settings_of(name, context.config)
-        if same and final.is_complete(name, context):
-            link_stage(name, context, into)
-            linked.append(name)
-    return linked
 
 
 def table(found: Sequence[Found]) -> str:

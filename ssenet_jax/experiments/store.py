@@ -4,17 +4,16 @@ The folder is a workdir of its own, in which that stage alone is run; its name i
 the result. So whoever needs the result finds it, goes on with it, or sees by its lock that someone is at it.
 """
 
-import os
 from pathlib import Path
 
 from ml_collections import ConfigDict
 
-from ssenet_jax import artifacts
 from ssenet_jax.stages import final
 from ssenet_jax.stages.context import Context
+from ssenet_jax.stages.links import link, link_stage
 from ssenet_jax.stages.manifest import settings_hash
 from ssenet_jax.stages.runner import run_stages, todo_of
-from ssenet_jax.stages.table import TABLE, needs_of, place_of, with_needs
+from ssenet_jax.stages.table import TABLE, needs_of, with_needs
 
 
 class Store:
@@ -48,39 +47,9 @@ class Store:
         made = Context(config, self.place(stage, config))
         scored = final.is_scored(stage, made)
         link_stage(stage, made, workdir, metrics=scored)
-        _link(workdir / "data.json", made.workdir / "data.json")
+        link(workdir / "data.json", made.workdir / "data.json")
         if not scored:
             final.evaluate(Context(config, workdir), stage)
-
-
-def link_stage(stage: str, made: Context, workdir: Path, *, metrics: bool = True) -> None:
-    """Links all that a stage wrote in one workdir into another: results, manifest, log, and its metrics or not.
-
-    Links to what was made under other settings are replaced.
-    """
-    log, manifest = made.log(stage), made.manifest(stage)
-    for path in (place_of(stage, made.workdir).folder, manifest, log, made.workdir / "tensorboard" / stage):
-        if path.exists():
-            _link(workdir / path.relative_to(made.workdir), path)
-    if metrics:
-        names = {path.name: path for path in (made.workdir / "metrics").glob(f"{stage}.*.json")}
-        for left in (workdir / "metrics").glob(f"{stage}.*.json"):
-            if left.name not in names or not left.is_symlink():
-                left.unlink()
-        for name, path in names.items():
-            _link(workdir / "metrics" / name, path)
-
-
-def _link(path: Path, target: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    wanted = os.path.relpath(target.resolve(), path.parent.resolve())
-    if path.is_symlink():
-        if os.readlink(path) == wanted:
-            return
-    elif path.exists():
-        raise ValueError(f"{path} is in the way of a result that is to be linked there; move it away")
-    with artifacts.replacing(path) as temporary:
-        temporary.symlink_to(wanted)
 
 
 def trainings(stages: tuple[str, ...]) -> list[str]:

@@ -128,19 +128,23 @@ def check_manifest(
     return manifest.complete
 
 
-def _compare_settings(holds: str, made: Mapping, asked: Mapping) -> None:
-    differing = [key for key in sorted(made.keys() | asked.keys()) if made.get(key, _ABSENT) != asked.get(key, _ABSENT)]
+def differing(made: Mapping[str, Any], asked: Mapping[str, Any]) -> str:
+    """The first key in which two groups of settings differ; "" when they are equal."""
+    keys = [key for key in sorted(made.keys() | asked.keys()) if made.get(key, _ABSENT) != asked.get(key, _ABSENT)]
     # a key that only one side has follows from another one that differs, if there is one
-    differing.sort(key=lambda key: (key in made) + (key in asked) == 1)
-    for key in differing[:1]:
+    return min(keys, key=lambda key: (key in made) + (key in asked) == 1, default="")
+
+
+def _compare_settings(holds: str, made: Mapping, asked: Mapping) -> None:
+    if key := differing(made, asked):
         if key not in made or key not in asked:
             side, value = ("with", made[key]) if key in made else ("without", asked[key])
             raise ValueError(
                 f"{holds} from a version of this package {side} the key {key} (={value!r}); use another --workdir"
             )
         raise ValueError(
-            f"{holds} with {key}={made[key]!r}, but the config says {asked[key]!r}; use another --workdir, or set the "
-            "key back"
+            f"{holds} with {key}={made[key]!r}, but the config says {asked[key]!r}; use another --workdir, which takes "
+            "the rest from this one with --from, or set the key back"
         )
 
 

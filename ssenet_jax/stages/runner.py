@@ -14,6 +14,7 @@ from ssenet_jax.datasets import Source
 from ssenet_jax.models import BACKBONES
 from ssenet_jax.stages import facts, final, manifest, train
 from ssenet_jax.stages.context import Context, Job
+from ssenet_jax.stages.links import take_over
 from ssenet_jax.stages.table import TABLE, asked_for, needs_of, place_of
 from ssenet_jax.training import hosts, recipes
 
@@ -25,13 +26,14 @@ def order() -> tuple[str, ...]:
     return (*TABLE, *FINAL)
 
 
-def run_stages(config: ConfigDict, workdir: Path, names: tuple[str, ...] = ()) -> None:
+def run_stages(config: ConfigDict, workdir: Path, names: tuple[str, ...] = (), *, made_in: Path | None = None) -> None:
     """Runs stages in the order of the data flow; what is finished is skipped.
 
     Args:
         config: see ``config.paper_config``.
         workdir: made when absent; held by a lock while this runs.
         names: of ``order()``; none stands for those that the config asks for, and the final ones.
+        made_in: another workdir; what it has under the same settings is linked and not made again.
 
     Raises:
         Preempted: the run was told to stop; see `stop.listening`.
@@ -45,6 +47,8 @@ def run_stages(config: ConfigDict, workdir: Path, names: tuple[str, ...] = ()) -
     wanted = set(names) or {*asked_for(config), *FINAL}
     with hosts.leaving_word(), artifacts.locked(workdir, jax.process_index()):
         context = Context(config, workdir)
+        if made_in is not None:
+            _take_over(context, made_in)
         _check_processes(context)
         _check_weights(context, wanted)
         _check_batches(context, wanted)
@@ -66,6 +70,14 @@ def run_stages(config: ConfigDict, workdir: Path, names: tuple[str, ...] = ()) -
             else:
                 _run_stage(name, context)
             hosts.wait_for_all(f"way to what follows {name}")
+
+
+def _take_over(context: Context, made_in: Path) -> None:
+    """Links what another workdir has, and says what that is."""
+    if context.is_writer:
+        linked, other = take_over(context.config, made_in, context.workdir)
+        context.say("; ".join([f"taken from {made_in}: {', '.join(linked) or 'nothing'}", *filter(None, [other])]))
+    hosts.wait_for_all("links to another run")
 
 
 def _check_processes(context: Context) -> None:
