@@ -91,7 +91,7 @@ def test_a_training_on_labels_of_another_review_is_not_taken_for_done(ledger, la
     decide(ledger, "a", "rejected", known=row)
     assert not final.is_complete(stage, context)
     labelled()
-    with pytest.raises(ValueError, match=f"{stage} from other data: reviewed was"):
+    with pytest.raises(ValueError, match=f"{stage} from what was reviewed before"):
         final.is_complete(stage, context)
 
 

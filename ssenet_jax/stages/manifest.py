@@ -150,9 +150,14 @@ def _compare_settings(holds: str, made: Mapping, asked: Mapping) -> None:
 
 def _compare_data(holds: str, made: MadeFrom, now: MadeFrom, *, grows: bool) -> None:
     was, is_now = made.identity, flatten(now.identity)
-    differing = [key for key in sorted(was.keys() | is_now.keys()) if was.get(key) != is_now.get(key)]
-    lists = [key for key in differing if "lists" in key.split(".")]
-    for key in [key for key in differing if key not in lists]:
+    keys = [key for key in sorted(was.keys() | is_now.keys()) if was.get(key) != is_now.get(key)]
+    lists = [key for key in keys if "lists" in key.split(".")]
+    if keys == ["reviewed"]:
+        raise ValueError(
+            f"{holds} from what was reviewed before; use another --workdir, which takes the rest from this one with "
+            "--from"
+        )
+    for key in [key for key in keys if key not in lists]:
         told = f"{key} was {_short(was.get(key))} and is {_short(is_now.get(key))}"
         raise ValueError(f"{holds} from other data: {told}; use another --workdir, or set it back")
     changed = [image for image, state in made.images.items() if now.images.get(image, state) != state]
