@@ -32,7 +32,7 @@ def get_config(size="full"):
     classifier.brightness = classifier.contrast = classifier.saturation = classifier.hue = 0.0
     # at half the size the telling part is lost; a regulariser heavy from the first step keeps it from being found
     config.ser.rate, config.ser.eta_warmup = 0.75, 1.0
-    config.seam.rate, config.seam.eta_warmup = 0.75, 1.0
+    config.seam.rate = 0.75
 
     config.cam.scales = (0.5, 1.0, 1.5)
     config.evaluate.best_alpha = True
