@@ -105,6 +105,15 @@ def test_each_term_trains_its_own_layers():
     assert trained == {"loss_cls": {"cam"}, "loss_er": {"cam"}, "loss_min": refines, "loss_ecr_s": refines}
 
 
+def test_eta_weighs_all_but_the_classification():
+    params, images = {"cam": draw(3, 4), "refine": draw(3, 6, seed=1)}, draw(2, 16, 20, 3, seed=2)
+    of_eta = jax.jit(lambda eta: seam_loss(partial(pooled_net, params), images, LABELS, eta=eta))
+    (none, parts), (half, _), (whole, _) = (of_eta(eta) for eta in (0.0, 0.5, 1.0))
+    np.testing.assert_allclose(none, (parts["loss_cls"] + parts["loss_cls_s"]) / 2, rtol=1e-6)
+    assert whole > none
+    np.testing.assert_allclose(half, (none + whole) / 2, rtol=1e-6)
+
+
 @pytest.mark.parametrize("factor", [0.0, 1.0, 1e4])
 def test_loss_and_gradient_are_finite(factor):
     params = {"cam": draw(3, 4) * factor, "refine": draw(3, 6, seed=1) * factor}

@@ -54,8 +54,8 @@ def link_stage(stage: str, made: Context, workdir: Path, *, metrics: bool = True
 
     Links to what was made under other settings are replaced.
     """
-    log, manifest = made.log(stage), made.manifest(stage)
-    for path in (place_of(stage, made.workdir).folder, manifest, log, made.workdir / "tensorboard" / stage):
+    results, board = place_of(stage, made.workdir).folder, made.workdir / "tensorboard" / stage
+    for path in (results, made.manifest(stage), made.log(stage), board):
         if path.exists():
             link(workdir / path.relative_to(made.workdir), path)
     if metrics:
