@@ -2,6 +2,7 @@
 
 import os
 import sys
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -93,6 +94,14 @@ def test_records_are_prepared_once_and_anew_when_a_file_changed(voc):
     source = datasets.load(voc, "train")
     assert {source.class_names[index] for index in np.flatnonzero(source[1]["labels"])} == {"horse", "sheep"}
     assert len(list(Path(voc.cache).iterdir())) == 2
+
+
+def test_preparing_leaves_nothing_in_the_systems_temporary_folder(voc, tmp_path, monkeypatch):
+    temporary = tmp_path / "tmp"
+    temporary.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(temporary))
+    datasets.load(voc, "train")
+    assert not list(temporary.iterdir())
 
 
 def test_a_broken_photo_raises_when_read_or_is_left_out(voc):

@@ -29,6 +29,11 @@ from ssenet_jax.datasets.records import IGNORE, Record, decode_image, decode_mas
 from ssenet_jax.messages import shown
 
 
+class _Info(tfds.core.DatasetInfo):
+    def initialize_from_bucket(self) -> None:
+        """Nothing: no bucket knows these lists, and looking there leaves an empty folder in the system's temporary one."""
+
+
 class Voc12(tfds.core.GeneratorBasedBuilder):
     """One split of VOC 2012 as tfds examples: the photo's bytes unchanged, the mask as one grey channel.
 
@@ -51,7 +56,8 @@ class Voc12(tfds.core.GeneratorBasedBuilder):
             "mask": tfds.features.Image(shape=(None, None, 1), encoding_format="png"),
             "has_mask": tfds.features.Scalar(np.bool_),
         }
-        return self.dataset_info_from_configs(
+        return _Info(
+            builder=self,
             features=tfds.features.FeaturesDict(features),
             homepage="http://host.robots.ox.ac.uk/pascal/VOC/voc2012/",
             disable_shuffling=True,
