@@ -68,6 +68,7 @@ def machine() -> dict:
         "python": platform.python_version(),
         "jax": jax.__version__,
         "numpy": np.__version__,
+        "malloc": os.environ.get("GLIBC_TUNABLES", ""),
     }
 
 
