@@ -31,7 +31,7 @@ from ssenet_jax.messages import shown
 
 class _Info(tfds.core.DatasetInfo):
     def initialize_from_bucket(self) -> None:
-        """Nothing: no bucket knows these lists, and looking there leaves an empty folder in the system's temporary one."""
+        """Does nothing: no bucket knows these lists, and looking there leaves an empty temporary folder behind."""
 
 
 class Voc12(tfds.core.GeneratorBasedBuilder):
