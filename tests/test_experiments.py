@@ -182,6 +182,7 @@ def test_what_is_needed_and_what_another_is_at_are_said(scenes, tmp_path, quick,
         (["table1", f"--config={TINY}"], "takes NAME, --config and --workdir"),
         (["table1", f"--config={TINY}", "--workdir=x", "--shard=2/2"], "--shard is '2/2'"),
         (["table1", f"--config={TINY}", "--workdir=x", "--seeds=0"], "--seeds is 0"),
+        (["--list", "--seeds=0"], "--seeds is 0"),
     ],
 )
 def test_a_wrong_word_is_one_line(tmp_path, monkeypatch, capsys, arguments, message):

@@ -110,6 +110,9 @@ OTHER = {  # data as they are now -> what a training says, and what a stage with
         r"2 changed since .*back$",
     ),
     "a list in another order": (changed(lists={"train.csv": "bb"}), "lists.train.csv has changed", ""),
+    "a split given masks": (
+        MadeFrom({**IDENTITY, "eval": IDENTITY["train"]}, {**DATA.images, "eval/d": "4"}), r"other data: eval\.", ""
+    ),
     "other weights": (MadeFrom({**IDENTITY, "weights": "ff"}, DATA.images), "weights was absent and is", "weights"),
 }  # fmt: skip
 

@@ -74,11 +74,11 @@ def test_a_photo_on_its_side_gets_an_upright_mask(predict, photos):
 
 def test_a_broken_photo_does_not_stop_the_others(predict, photos):
     (photos / "bad.jpg").write_bytes(b"nothing")
-    code, out, error = predict("--out=new", "a.png", "bad.jpg", "gone.jpg", "b.png")
+    code, out, error = predict("--out=new", "a.png", "bad.jpg", "cat; dog/gone.jpg", "b.png")
     assert (code, out) == (1, "2 of 4 photos segmented into new\n")
     assert [line.partition(" (")[0] for line in error.splitlines()] == [
         "ssenet: image bad.jpg does not decode",
-        "ssenet: cannot read gone.jpg",
+        "ssenet: cannot read cat; dog/gone.jpg",
     ]
     assert {path.name for path in (photos / "new").glob("*.png")} == {"a.png", "b.png"}
     code, _, error = predict("--out=none", "bad.jpg")

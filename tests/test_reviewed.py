@@ -1,15 +1,19 @@
 """Label maps made of what a person reviewed, and what tells that it changed."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from ssenet_jax import artifacts
+from ssenet_jax.commands.review import open_album
 from ssenet_jax.commands.review.ledger import Ledger
 from ssenet_jax.stages import final, manifest, reviewed
 from ssenet_jax.stages.context import Context
+from ssenet_jax.stages.links import take_over
 from ssenet_jax.stages.runner import run_stages
+from ssenet_jax.training import recipes
 
 ODD_PHOTO = "<img src=x onerror=alert(1)>"
 HEIGHT, WIDTH = 48, 64
@@ -93,6 +97,62 @@ def test_a_training_on_labels_of_another_review_is_not_taken_for_done(ledger, la
     labelled()
     with pytest.raises(ValueError, match=f"{stage} from what was reviewed before"):
         final.is_complete(stage, context)
+
+
+def test_a_photo_that_nobody_reviewed_may_come_after_a_training_on_reviewed_ones(ledger, labelled, scored_run):
+    config, workdir = scored_run
+    decide(ledger, "a", "corrected", DRAWN)
+    labelled()
+    context, stage = Context(config, workdir), "train_segmenter"
+    path, settings = context.manifest(stage), final.settings_of(stage, config)
+    manifest.write_manifest(path, settings, complete=False, made_from=final.made_from(stage, context))
+    photos = Path(config.data.root)
+    shutil.copy(photos / "images/b.png", photos / "images/new.png")
+    with (photos / "train.csv").open("a") as file:
+        file.write("new.png,oak\n")
+    shutil.copy(workdir / "walks/b.npz", workdir / "walks/new.npz")
+    labelled()
+    assert not final.is_complete(stage, Context(config, workdir), as_need=True)  # that is, it is not refused
+
+
+def test_a_run_from_another_one_trains_again_when_more_was_reviewed(ledger, labelled, scored_run, tmp_path):
+    config, workdir = scored_run
+    decide(ledger, "a", "corrected", DRAWN)
+    labelled()
+    context, stage = Context(config, workdir), "train_segmenter"
+    made_from, trained = final.made_from(stage, context), workdir / "checkpoints" / "segmenter"
+    (trained / str(recipes.steps_of(config, "segmenter", 3))).mkdir(parents=True)
+    manifest.write_manifest(
+        context.manifest(stage), final.settings_of(stage, config), complete=True, made_from=made_from
+    )
+    partial = workdir / "walks" / f".{'0' * 32}.ssenet-part"  # of a run that is writing there
+    partial.touch()
+    decide(ledger, "b", "corrected", DRAWN)
+    before = {path: path.read_bytes() for path in workdir.rglob("*") if path.is_file()}
+    other = tmp_path / "other"
+    taken = take_over(config, workdir, other, {"label", "train_segmenter"})
+    assert taken == (["propagate", "label"], "train_segmenter was made there from other data")
+    run_stages(config, other, ("label",))
+    assert (artifacts.read_mask(other / "pseudo_labels/b.png") == 2).all() and not (other / "checkpoints").exists()
+    assert (other / "pseudo_labels/a.png").is_symlink() and (other / "walks").is_symlink()
+    assert before == {path: path.read_bytes() for path in workdir.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize("rows", ["a.png,ash;oak\nb.png,oak\n", "a.png,oak\n"], ids=["another", "fewer"])
+def test_masks_are_not_taken_for_those_of_other_classes(ledger, labelled, scored_run, tmp_path, rows):
+    config, workdir = scored_run
+    decide(ledger, "a", "corrected", DRAWN)
+    labelled()
+    held = (workdir / "data.json").read_bytes()
+    (Path(config.data.root) / "train.csv").write_text(f"image,labels\n{rows}")
+    for stage in ("report", "evaluate"):
+        with pytest.raises(ValueError, match="holds results of other classes: number 1 was .*; use another"):
+            run_stages(config, workdir, (stage,))
+    with pytest.raises(ValueError, match="holds results of other classes: number 1 was "):
+        open_album(config, workdir)
+    with pytest.raises(ValueError, match="was reviewed with other classes: number 1 was .*; leave --from out"):
+        run_stages(config, tmp_path / "other", ("label",), made_in=workdir)
+    assert (workdir / "data.json").read_bytes() == held
 
 
 def of_reviews(workdir):

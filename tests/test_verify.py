@@ -33,6 +33,15 @@ def test_good_data_pass_with_a_line_of_progress_for_each_split(tmp_path, capsys)
     assert "reading train: 2/2 images" in progress and "reading eval: 1/1 images" in progress
 
 
+def test_what_a_run_refuses_among_folders_of_classes_is_a_fault(tmp_path, capsys):
+    write_photos(tmp_path)
+    for name, oak in (("a.jpg", "images/oak/a.jpg"), ("b.jpg", "images/oak/b.jfif"), ("held.jpg", "images/elm/c.jpg")):
+        (tmp_path / oak).parent.mkdir(exist_ok=True)
+        (tmp_path / "images" / name).rename(tmp_path / oak)
+    code, lines, _ = verify(tmp_path, capsys, "--config.data.folder.csv=")
+    assert code == 1 and len(lines) == 2 and "b.jfif is no photo (.jpg" in lines[1]
+
+
 def test_every_fault_is_a_row_whatever_on_error_says(tmp_path, capsys):
     write_photos(tmp_path)
     (tmp_path / "images/a.jpg").write_bytes(b"cut")

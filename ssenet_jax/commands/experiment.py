@@ -31,6 +31,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace, overrides: list[str]) -> int:
+    if options.seeds < 1:
+        raise ValueError(f"--seeds is {options.seeds}; it is a number of seeds, at least 1")
     if options.list:
         refuse_words([] if options.config else overrides)
         base = load_config(options.config, overrides) if options.config else paper_config()
@@ -38,8 +40,6 @@ def run(options: argparse.Namespace, overrides: list[str]) -> int:
         return 0
     if not (options.name and options.config and options.workdir):
         raise ValueError("an experiment takes NAME, --config and --workdir; --list says what there is")
-    if options.seeds < 1:
-        raise ValueError(f"--seeds is {options.seeds}; it is a number of seeds, at least 1")
     cache.keep_compiled()
     shard, base = shard_of(options.shard), load_config(options.config, overrides)
     try:

@@ -129,7 +129,7 @@ def predict(trained: Segmenter, plan: dict[str, Path], out: Path) -> tuple[list[
                 photo = decode_image(read_bytes(str(path)), str(path))
             except ValueError as error:
                 failed.append(name)
-                print(f"ssenet: {str(error).partition(';')[0]}", file=sys.stderr)
+                print(f"ssenet: {str(error).rpartition('; ')[0] or error}", file=sys.stderr)
                 continue
             yield {**trained.record_of(photo), "id": name, "overlay": shrink(photo, OVERLAY)}
 

@@ -60,8 +60,11 @@ class Folder:
         if split == "eval" and not held_out:
             raise ValueError("config.data.folder.eval_csv is empty; set it to a CSV with the columns image,labels")
         self._rows = held_out if split == "eval" else trained
+        self._by_suffix = not csv  # what else lies in the folders of photos was not listed by a person
         if check_files:
-            _check_images(self._rows, self._images, by_suffix=not csv)
+            for row in self._rows:
+                _check_image(row, self._images)
+                self._check_suffix(row)
         self.ids = [row.id for row in self._rows]
         self.photos = [str(self._images / row.image) for row in self._rows]
         self.has_masks = any(path is not None for path in map(self._mask_path, self._rows))
@@ -75,6 +78,7 @@ class Folder:
 
     def __getitem__(self, index: int) -> Record:
         row = self._rows[index]
+        self._check_suffix(row)
         path = self._images / row.image
         image = decode_image(read_bytes(path), str(path))
         size = image.shape[0], image.shape[1]
@@ -95,6 +99,12 @@ class Folder:
         files = {row.id: path for row in self._rows if (path := self._mask_path(row))}
         held = contents(files.values())
         return {image_id: held[path] or "" for image_id, path in files.items()}
+
+    def _check_suffix(self, row: Row) -> None:
+        if self._by_suffix and not row.image.lower().endswith(SUFFIXES):
+            raise ValueError(
+                f"{row.place} is no photo ({' '.join(SUFFIXES)}); remove it, or set config.data.on_error=skip"
+            )
 
     def _mask_path(self, row: Row) -> Path | None:
         if self._masks is None:
@@ -139,17 +149,12 @@ def _check_listed(rows: Sequence[Row], images: Path, class_names: Sequence[str])
             )
 
 
-def _check_images(rows: Sequence[Row], images: Path, *, by_suffix: bool) -> None:
-    for row in rows:
-        state = _stat(images / row.image)
-        remedy = "correct the row, or set config.data.on_error=skip"
-        if state is None or not stat.S_ISREG(state.st_mode):
-            what = "is missing" if state is None else "is not a file"
-            raise ValueError(f"{row.place}: the image {shown(images / row.image)} {what}; {remedy}")
-        if by_suffix and not row.image.lower().endswith(SUFFIXES):
-            raise ValueError(
-                f"{row.place} is no photo ({' '.join(SUFFIXES)}); remove it, or set config.data.on_error=skip"
-            )
+def _check_image(row: Row, images: Path) -> None:
+    state = _stat(images / row.image)
+    remedy = "correct the row, or set config.data.on_error=skip"
+    if state is None or not stat.S_ISREG(state.st_mode):
+        what = "is missing" if state is None else "is not a file"
+        raise ValueError(f"{row.place}: the image {shown(images / row.image)} {what}; {remedy}")
 
 
 def _stat(path: Path) -> os.stat_result | None:

@@ -4,7 +4,9 @@
 photos' paths relative to `data.root`.
 """
 
+import itertools
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,6 +15,7 @@ from ml_collections import ConfigDict
 from ssenet_jax.artifacts import flatten, read_json, write_json, write_text
 from ssenet_jax.config import paper_config
 from ssenet_jax.datasets.ids import check_ids
+from ssenet_jax.messages import quoted
 from ssenet_jax.stages.context import Context
 
 LONGEST = 1024  # the longer side that a network is applied at, where data.max_side sets none
@@ -68,6 +71,28 @@ def read_facts(workdir: Path) -> Facts:
     for split, entry in splits.items():
         check_ids(((image_id, f"{path}, {split}, {place}") for place, image_id in enumerate(entry.ids)))
     return Facts(names, splits)
+
+
+def check_classes(workdir: Path, class_names: Sequence[str]) -> None:
+    """Raises a ValueError when masks in a workdir are of other classes than the data are now: they hold numbers."""
+    differing = other_classes(workdir, class_names) if any((workdir / "manifests").glob("*.json")) else ""
+    if differing:
+        raise ValueError(
+            f"{workdir} holds results of other classes: {differing}; use another --workdir, or set them back"
+        )
+
+
+def other_classes(workdir: Path, class_names: Sequence[str]) -> str:
+    """In words the first class that data.json has otherwise; "" for none, or where the file says nothing."""
+    try:
+        made = read_facts(workdir).class_names
+    except ValueError:  # the next run writes it
+        return ""
+    for number, (was, now) in enumerate(itertools.zip_longest(made, class_names), 1):
+        if was != now:
+            told = ("absent" if name is None else quoted(name) for name in (was, now))
+            return "number {} was {} and is {}".format(number, *told)
+    return ""
 
 
 def read_config(workdir: Path) -> ConfigDict:

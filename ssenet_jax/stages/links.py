@@ -1,52 +1,103 @@
 """What lies in another workdir: links to it in place of the same work again."""
 
 import os
+from collections.abc import Collection
 from pathlib import Path
 
 from ml_collections import ConfigDict
 
 from ssenet_jax import artifacts
-from ssenet_jax.stages import final, manifest
+from ssenet_jax.stages import facts, final, manifest
 from ssenet_jax.stages.context import Context
 from ssenet_jax.stages.reviewed import REVIEWED
-from ssenet_jax.stages.table import TABLE, asked_for, place_of
+from ssenet_jax.stages.table import TABLE, asked_for, needs_of, place_of
 
 
-def take_over(config: ConfigDict, made: Path, workdir: Path) -> tuple[list[str], str]:
-    """Links into a workdir what another one has of the stages of a config: complete, and under the same settings.
+def take_over(config: ConfigDict, made: Path, workdir: Path, wanted: Collection[str]) -> tuple[list[str], str]:
+    """Links into a workdir what another one has of the stages of a config: complete, and what a run would make now.
 
-    What a person reviewed there is linked too. Results that the workdir has of its own are left as they are. Whether
-    the data are the same is for the run to see, which compares them with the manifests.
+    What reads results that are not taken is not taken either. What a person reviewed there is linked too. Results that
+    the workdir has of its own are left as they are.
 
     Args:
         config: of the run.
         made: the other workdir.
         workdir: of the run.
+        wanted: the stages that the run is asked for; a training that is not may be of fewer photos than there are.
 
     Returns:
-        The stages that are linked now, and in words the first that was made under another setting; "" for none.
+        The stages that are linked now, and in words why the first other one is not; "" where there is none.
 
     Raises:
-        ValueError: nothing was run in the other workdir, or it is the same one.
+        ValueError: nothing was run in the other workdir, it is the same one, or what was reviewed there is of other
+            classes.
     """
     if made.resolve() == workdir.resolve():
         raise ValueError(f"--from={made} is the --workdir itself; give the run another --workdir")
     if not (made / "manifests").is_dir():
         raise ValueError(f"--from={made} holds no run; name the --workdir of one")
     theirs, linked, other = Context(config, made), [], ""
+    if (made / REVIEWED).is_dir() and not (workdir / REVIEWED).exists():
+        differing = facts.other_classes(made, theirs.train_source.class_names)
+        if differing and config.labels.source == "reviewed":
+            raise ValueError(f"--from={made} was reviewed with other classes: {differing}; leave --from out")
+        if not differing:
+            link(workdir / REVIEWED, made / REVIEWED)
+    left: set[str] = set()  # not taken
+    changing: set[str] = set()  # taken, but the run will make some of the results anew
     for name in asked_for(config):
-        held, own = manifest.read_manifest(theirs.manifest(name)), place_of(name, workdir).folder
-        if held is None or (own.exists() and not own.is_symlink()):
-            continue
-        key = manifest.differing(held.settings, final.settings_of(name, config))
-        if key:
-            other = other or f"{name} was made there under another {key}"
-        elif held.complete and (TABLE[name].images is not None or final.has_last_step(name, theirs)):
+        row, own, needs = TABLE[name], place_of(name, workdir).folder, needs_of(name, config)
+        as_need = name not in wanted
+        why = _why_not(name, theirs, as_need=as_need, reads_new=not as_need and not changing.isdisjoint(needs))
+        if why or (own.exists() and not own.is_symlink()) or not left.isdisjoint(needs):
+            other = other or why
+            left.add(name)
+        elif final.is_complete(name, theirs, as_need=True):
             link_stage(name, theirs, workdir)
             linked.append(name)
-    if (made / REVIEWED).is_dir() and not (workdir / REVIEWED).exists():
-        link(workdir / REVIEWED, made / REVIEWED)
+            if row.stale and row.stale(theirs, place_of(name, made)):
+                changing.add(name)
     return linked, other
+
+
+def _why_not(name: str, theirs: Context, *, as_need: bool, reads_new: bool) -> str:
+    """Why what another workdir has of a stage is not what a run would make now; "" where it is, or has nothing."""
+    held = manifest.read_manifest(theirs.manifest(name))
+    if held is None:
+        return ""
+    if key := manifest.differing(held.settings, final.settings_of(name, theirs.config)):
+        return f"{name} was made there under another {key}"
+    try:
+        final.is_complete(name, theirs, as_need=as_need)
+    except ValueError:
+        reads_new = True
+    return f"{name} was made there from other data" if reads_new else ""
+
+
+def part(name: str, context: Context, *, complete: bool) -> None:
+    """Takes a linked stage that has something to do out of the other workdir, where nothing may be written.
+
+    Args:
+        name: of the stage.
+        context: of the run.
+        complete: whether the stage is; a training that is not begins anew.
+    """
+    row, place = TABLE[name], place_of(name, context.workdir)
+    if not place.folder.is_symlink():
+        return
+    if row.images is None:
+        linked = () if complete else (place.folder, context.log(name), context.workdir / "tensorboard" / name)
+        for path in filter(Path.is_symlink, linked):
+            path.unlink()
+        return
+    stale = row.stale(context, place) if row.stale else ()
+    images = [(split, image_id) for split, source in row.images(context).items() for image_id in source.ids]
+    if all(image_id not in stale and place.file(image_id, split).exists() for split, image_id in images):
+        return
+    theirs = place.folder.resolve()
+    place.folder.unlink()  # a run that is stopped here makes again what is not linked yet
+    for path in (path for path in theirs.rglob("*") if path.is_file()):
+        link(place.folder / path.relative_to(theirs), path)
 
 
 def link_stage(stage: str, made: Context, workdir: Path, *, metrics: bool = True) -> None:

@@ -151,6 +151,9 @@ def _compare_settings(holds: str, made: Mapping, asked: Mapping) -> None:
 def _compare_data(holds: str, made: MadeFrom, now: MadeFrom, *, grows: bool) -> None:
     was, is_now = made.identity, flatten(now.identity)
     keys = [key for key in sorted(was.keys() | is_now.keys()) if was.get(key) != is_now.get(key)]
+    if grows:  # a split may come whole, when it is given masks, and go
+        both = _splits(was) & _splits(is_now)
+        keys = [key for key in keys if "." not in key or key.partition(".")[0] in both]
     lists = [key for key in keys if "lists" in key.split(".")]
     if keys == ["reviewed"]:
         raise ValueError(
@@ -171,6 +174,10 @@ def _compare_data(holds: str, made: MadeFrom, now: MadeFrom, *, grows: bool) -> 
         raise ValueError(f"{holds} from other images: {told}; use another --workdir, or {remedy}")
     if lists and not grows:
         raise ValueError(f"{holds} from another list: {lists[0]} has changed; use another --workdir, or put it back")
+
+
+def _splits(identity: Iterable[str]) -> set[str]:
+    return {key.partition(".")[0] for key in identity if "." in key}
 
 
 def _first(images: Iterable[str]) -> str:

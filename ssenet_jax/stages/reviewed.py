@@ -111,8 +111,9 @@ def fingerprints(workdir: Path, decisions: Mapping[str, Decision]) -> dict[str, 
 
 
 def joined(fingerprints: Mapping[str, str]) -> str:
-    """One short name of many fingerprints by id."""
-    return hashlib.sha256(repr(sorted(fingerprints.items())).encode()).hexdigest()[:16]
+    """One short name of many fingerprints by id; photos that nobody decided, whose one is empty, may come and go."""
+    decided = sorted((image_id, of) for image_id, of in fingerprints.items() if of)
+    return hashlib.sha256(repr(decided).encode()).hexdigest()[:16]
 
 
 def _taught(workdir: Path, decision: Decision) -> bytes:

@@ -14,7 +14,7 @@ from ssenet_jax.datasets import Source
 from ssenet_jax.models import BACKBONES
 from ssenet_jax.stages import facts, final, manifest, train
 from ssenet_jax.stages.context import Context, Job
-from ssenet_jax.stages.links import take_over
+from ssenet_jax.stages.links import part, take_over
 from ssenet_jax.stages.table import TABLE, asked_for, needs_of, place_of
 from ssenet_jax.training import hosts, recipes
 
@@ -48,12 +48,15 @@ def run_stages(config: ConfigDict, workdir: Path, names: tuple[str, ...] = (), *
     with hosts.leaving_word(), artifacts.locked(workdir, jax.process_index()):
         context = Context(config, workdir)
         if made_in is not None:
-            _take_over(context, made_in)
+            _take_over(context, made_in, wanted)
         _check_processes(context)
         _check_weights(context, wanted)
         _check_batches(context, wanted)
         # a run that is refused leaves what the workdir says of itself
+        facts.check_classes(workdir, context.train_source.class_names)
         complete = {name: final.is_complete(name, context) for name in TABLE if name in wanted}
+        for name in asked_for(config) if "evaluate" in wanted else ():
+            final.is_complete(name, context, as_need=True)
         trainings = [name for name, is_complete in complete.items() if TABLE[name].training and not is_complete]
         for name in trainings:
             train.check(context, TABLE[name].training)
@@ -61,7 +64,10 @@ def run_stages(config: ConfigDict, workdir: Path, names: tuple[str, ...] = (), *
             _tell_if_short(name, context)
         if context.is_writer:
             folders = [context.workdir / name for name in ("manifests", "metrics", "logs")]
-            artifacts.remove_partial(workdir, [*folders, *(place_of(name, context.workdir).folder for name in TABLE)])
+            for name in complete:
+                part(name, context, complete=complete[name])
+            folders += [place_of(name, workdir).folder for name in TABLE]
+            artifacts.remove_partial(workdir, [folder for folder in folders if not folder.is_symlink()])
             facts.write_facts(context)
         hosts.wait_for_all("beginning of the run")
         for name in (name for name in order() if name in wanted):
@@ -72,10 +78,10 @@ def run_stages(config: ConfigDict, workdir: Path, names: tuple[str, ...] = (), *
             hosts.wait_for_all(f"way to what follows {name}")
 
 
-def _take_over(context: Context, made_in: Path) -> None:
+def _take_over(context: Context, made_in: Path, wanted: Collection[str]) -> None:
     """Links what another workdir has, and says what that is."""
     if context.is_writer:
-        linked, other = take_over(context.config, made_in, context.workdir)
+        linked, other = take_over(context.config, made_in, context.workdir, wanted)
         context.say("; ".join([f"taken from {made_in}: {', '.join(linked) or 'nothing'}", *filter(None, [other])]))
     hosts.wait_for_all("links to another run")
 

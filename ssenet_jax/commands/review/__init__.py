@@ -13,13 +13,13 @@ from ssenet_jax.commands.configs import refuse_words
 from ssenet_jax.commands.review.album import Album
 from ssenet_jax.commands.review.ledger import Ledger
 from ssenet_jax.stages import doubt
-from ssenet_jax.stages.facts import read_config
+from ssenet_jax.stages.facts import check_classes, read_config
 from ssenet_jax.stages.reviewed import REVIEWED
 
 HELP = """\
 Serves a page on this machine on which the masks of a run are accepted, corrected or rejected, the most doubtful first.
 Every decision is saved at once in WORKDIR/reviewed: reviewed.csv and a mask a photo. Train on them with
-  ssenet run ... --workdir=WORKDIR --config.labels.source=reviewed
+  ssenet run ... --workdir=ANOTHER --from=WORKDIR --config.labels.source=reviewed
 The address that is printed holds a secret: whoever has it, and reaches this machine, can change the masks.
 """
 
@@ -60,6 +60,7 @@ def open_album(config: ConfigDict, workdir: Path) -> Album:
         )
     split = config.data.train_split
     source = datasets.load(config.data, split)
+    check_classes(workdir, source.class_names)
     doubts = doubt.measure_all(workdir, config.labels, {split: source})
     if not doubts:
         raise ValueError(f"none of the {len(source)} photos in {config.data.root or '.'} has scores in {scores.folder}")
