@@ -5,6 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, UInt8
 
+from ssenet_jax.losses import at_least_float32
+
 
 def pair_offsets(radius: int = 5) -> Int[np.ndarray, "d 2"]:
     """Offsets (dy, dx) of the half plane with dy^2 + dx^2 < radius^2, each pair of pixels once.
@@ -102,7 +104,7 @@ def pair_affinity(features: Float[Array, "n h w f"], radius: int = 5, *, border:
         border: as in `pair_starts`; with "full", p = h * w, and pairs that leave the grid hold a meaningless number.
 
     Returns:
-        In (0, 1], in the order of `affinity_labels`.
+        In (0, 1], at least float32, in the order of `affinity_labels`.
 
     Examples:
         >>> import jax.numpy as jnp
@@ -111,6 +113,7 @@ def pair_affinity(features: Float[Array, "n h w f"], radius: int = 5, *, border:
         [1.   0.37 0.37]
     """
     n, h, w, _ = features.shape
+    features = at_least_float32(features)
     rows, cols = pair_starts(h, w, radius, border)
     reach, offsets = radius - 1, pair_offsets(radius)
     padded = jnp.pad(features, [(0, 0), (0, reach), (reach, reach), (0, 0)])
@@ -125,7 +128,7 @@ def pair_affinity(features: Float[Array, "n h w f"], radius: int = 5, *, border:
     # One offset at a time: unrolled, its gradient takes 8 times as long on a CPU and 10 times the memory.
     corners = offsets + np.array([[rows.start, reach + cols.start]], np.int32)
     distances = jax.lax.map(distance, jnp.asarray(corners))
-    return jnp.exp(-distances).transpose(1, 0, 2, 3).reshape(n, len(offsets), -1)
+    return jnp.exp(-distances).transpose(1, 0, 2, 3).reshape(n, len(offsets), start.shape[1] * start.shape[2])
 
 
 def inside_pairs(h: int, w: int, radius: int = 5, border: str = "full") -> np.ndarray:

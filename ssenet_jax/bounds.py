@@ -46,6 +46,11 @@ def _drawn(holds: Callable[[Any], bool]) -> Callable[[Any], bool]:
     return lambda value: all(map(holds, value)) and len(value) == 2 if isinstance(value, list) else holds(value)
 
 
+def _turns(value: Any) -> bool:
+    low, high = value if isinstance(value, list) and len(value) == 2 else (value, value)
+    return isinstance(low, int) and isinstance(high, int) and low <= high
+
+
 def _one_of(*names: str) -> Callable[[Any], bool]:
     return lambda value: value in names
 
@@ -85,7 +90,8 @@ RULES = (
     Rule(r"segmenter\.rounds", lambda value: value in (0, 1), "0 or 1"),
     Rule(r"ser\.p", COUNT, "at least 1"),
     Rule(r"ser\.rate", _drawn(_number(0, above=True)), "a number above 0, or a range (low, high) of such"),
-    Rule(r"ser\.(degrees|shift|quarter_turns)", _drawn(_number(-math.inf)), "a number, or a range (low, high)"),
+    Rule(r"ser\.(degrees|shift)", _drawn(_number(-math.inf)), "a number, or a range (low, high)"),
+    Rule(r"ser\.quarter_turns", _turns, "a whole number, or a range (low, high) of such, the smaller first"),
     Rule(r"ser\.normalize", _one_of("max", "none"), "max or none"),
     Rule(r"ser\.draw", _one_of("one", "all"), "one or all"),
     Rule(r"ser\.classes", _one_of("all", "present"), "all or present"),

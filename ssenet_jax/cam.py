@@ -36,7 +36,7 @@ def normalize_cam(
 
 
 def _best(cam: Array) -> Array:
-    return jnp.max(cam, axis=-1, keepdims=True)
+    return jnp.max(cam, axis=-1, keepdims=True, initial=0)
 
 
 def add_background(cam: Float[Array, "n h w c"], alpha: int | float | Float[Array, ""]) -> Float[Array, "n h w k"]:
@@ -51,7 +51,7 @@ def add_background(cam: Float[Array, "n h w c"], alpha: int | float | Float[Arra
         >>> print(add_background(jnp.array([[[[0.1, 0.9]]]]), 0.2))
         [[[[0.2 0.1 0.9]]]]
     """
-    background = jnp.full_like(cam[..., :1], alpha)
+    background = jnp.full((*cam.shape[:-1], 1), alpha, cam.dtype)
     return jnp.concatenate([background, cam], axis=-1)
 
 

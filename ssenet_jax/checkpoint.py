@@ -147,7 +147,7 @@ class Checkpoints:
         if jax.process_index() == 0:
             _log.warning("the checkpoint %s is damaged (%s); it is set aside, and the one before it used", path, reason)
             path.rename(_free_name(path))
-        hosts.agree(f"setting aside of {path}", "")
+        hosts.agree(f"setting aside of {path.parent.name}/{path.name}", "")
         self._manager.reload()
 
 
@@ -197,7 +197,7 @@ def _remedy(stage: str, in_the_way: Path | None) -> str:
 
 
 def _read_together(path: Path, wanted: dict, fits: Callable) -> tuple[dict | None, str]:
-    """What every process could read of a checkpoint; or None and why it is damaged."""
+    """What every process could read of a checkpoint, whose path may differ; or None and why it is damaged."""
     found, failure, damage = None, None, ""
     try:
         found = _read(path, wanted, fits)
@@ -205,7 +205,7 @@ def _read_together(path: Path, wanted: dict, fits: Callable) -> tuple[dict | Non
         damage = f"damaged {error}"
     except (ValueError, OSError) as error:
         failure = error
-    words = hosts.agree(f"reading of {path}", f"failed {failure}" if failure else damage)
+    words = hosts.agree(f"reading of {path.parent.name}/{path.name}", f"failed {failure}" if failure else damage)
     if failure:
         raise failure
     for index, word in enumerate(words):

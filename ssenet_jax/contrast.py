@@ -41,6 +41,8 @@ def border_contrast(
     # the root's own gradient at zero is not finite
     unit = jnp.where(squares > 0, features / jnp.sqrt(jnp.where(squares > 0, squares, 1.0)), 0.0)
     share = outermost.astype(unit.dtype) / jnp.sum(outermost, axis=(1, 2), keepdims=True, dtype=unit.dtype)
-    surroundings = jnp.einsum("nhwf,nhw->nf", unit, share)
-    contrast = jnp.where(inside, jax.nn.relu(1 - jnp.einsum("nhwf,nf->nhw", unit, surroundings)), 0.0)
+    highest = jax.lax.Precision.HIGHEST
+    surroundings = jnp.einsum("nhwf,nhw->nf", unit, share, precision=highest)
+    likeness = jnp.einsum("nhwf,nf->nhw", unit, surroundings, precision=highest)
+    contrast = jnp.where(inside, jax.nn.relu(1 - likeness), 0.0)
     return contrast / (jnp.max(contrast, axis=(1, 2), keepdims=True) + eps)

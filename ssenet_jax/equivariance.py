@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, Shaped
 
-from ssenet_jax.sampling import numpy_of, sample_affine
+from ssenet_jax.sampling import numpy_of, product, sample_affine
 
 Matrices = tuple[np.ndarray | Array, np.ndarray | Array]
 
@@ -293,7 +293,7 @@ def compose(*ops: Callable[[Array], Array]) -> Operator:
         whole: Matrices = (np.eye(h), np.eye(w))
         for part in parts:
             rows, cols = part(whole[0].shape[0], whole[1].shape[0])
-            whole = (rows @ whole[0], cols @ whole[1])
+            whole = (product(rows, whole[0]), product(cols, whole[1]))
         return whole
 
     parts = [op.matrices for op in ops if isinstance(op, Operator) and op.matrices is not None]

@@ -89,7 +89,9 @@ def ser_loss(
     if normalize == "max":
         cam_of_transformed = normalize_cam(cam_of_transformed, labels, eps=eps)
         transformed_cam = normalize_cam(transformed_cam, labels, eps=eps)
-    elif normalize != "none":
+    elif normalize == "none":
+        cam_of_transformed, transformed_cam = at_least_float32(cam_of_transformed), at_least_float32(transformed_cam)
+    else:
         raise ValueError(f'ser_loss: normalize must be "max" or "none", got {normalize!r}')
     distance = jnp.mean(jnp.abs(cam_of_transformed - transformed_cam) ** p, axis=(1, 2))
     if classes == "all":

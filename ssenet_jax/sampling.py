@@ -13,13 +13,22 @@ def numpy_of(value: object) -> ModuleType:
     return jnp if isinstance(value, jax.Array) else np
 
 
+def product(a: np.ndarray | Array, b: np.ndarray | Array) -> np.ndarray | Array:
+    """A matrix product, of a traced matrix at full precision on accelerators too."""
+    traced = next((each for each in (a, b) if isinstance(each, jax.Array)), None)
+    if traced is None:
+        return a @ b
+    a, b = (jnp.asarray(each, traced.dtype) for each in (a, b))
+    return jnp.matmul(a, b, precision=jax.lax.Precision.HIGHEST)
+
+
 def sample_affine(x: Array, to_input: np.ndarray | Array) -> Array:
     """An array (n, h, w, *) read at an affine map of its own coordinates; see `equivariance.affine`."""
     n, h, w = x.shape[:3]
     xp = numpy_of(to_input)
     y, xx = np.meshgrid((2 * np.arange(h) + 1) / h - 1, (2 * np.arange(w) + 1) / w - 1, indexing="ij")
-    place = np.stack([y.ravel(), xx.ravel(), np.ones(h * w)])
-    source = xp.einsum("ij,jp->ip", to_input, place if xp is np else jnp.asarray(place, jnp.float32))
+    down, right = (at.ravel() if xp is np else jnp.asarray(at.ravel(), to_input.dtype) for at in (y, xx))
+    source = [a * down + b * right + c for a, b, c in to_input]  # accelerators would round a product of matrices
     # Rounding keeps an exact quarter turn from reading 1e-16 beyond the edge.
     digits = 9 if xp is np else 4
     row, col = ((source[0] + 1) * h - 1) / 2, ((source[1] + 1) * w - 1) / 2

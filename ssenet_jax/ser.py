@@ -9,6 +9,7 @@ from jaxtyping import Array, Float, Num
 
 from ssenet_jax.equivariance import Operator, apply_matrices, linear_matrix, resize_to
 from ssenet_jax.losses import multilabel_soft_margin_loss, ser_loss
+from ssenet_jax.sampling import product
 
 CamFn = Callable[..., Array]
 
@@ -31,7 +32,8 @@ def _transform_at(cam: Array, size: tuple[int, int], operator: Callable[[Array],
     if not isinstance(operator, Operator) or operator.matrices is None:
         return operator(resize_to(cam, size))
     rows, cols = operator.matrices(*size)
-    return apply_matrices(rows @ linear_matrix(cam.shape[1], size[0]), cols @ linear_matrix(cam.shape[2], size[1]), cam)
+    enlarged = linear_matrix(cam.shape[1], size[0]), linear_matrix(cam.shape[2], size[1])
+    return apply_matrices(product(rows, enlarged[0]), product(cols, enlarged[1]), cam)
 
 
 def two_branch_loss(

@@ -126,3 +126,9 @@ def test_errors_say_what_fits():
         affinity.pair_affinity(jnp.zeros((1, 9, 9, 1)), border="half")
     with pytest.raises(ValueError, match="radius must be at least 2"):
         affinity.pair_offsets(1)
+
+
+def test_half_precision_is_left_before_distances_are_taken_and_no_image_gives_no_pair():
+    features = jnp.asarray(np.random.default_rng(0).normal(size=(1, 6, 6, 4)), jnp.bfloat16)
+    assert (affinity.pair_affinity(features, 2) == affinity.pair_affinity(features.astype(jnp.float32), 2)).all()
+    assert affinity.pair_affinity(features[:0], 2).shape == (0, 4, 36)

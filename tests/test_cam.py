@@ -89,3 +89,9 @@ def test_fused_scales_are_the_sum_over_its_maximum(shape):
     total = views.sum(0)
     np.testing.assert_allclose(fused, total / (total.max((-3, -2), keepdims=True) + 1e-5), rtol=1e-5)
     assert not fused[..., 1].any() and fused.max() < 1
+
+
+def test_without_a_class_all_is_background():
+    none = jnp.zeros((1, 2, 3, 0))
+    assert cam.add_background(none, 0.2).shape == cam.add_background_power(none, 2).shape == (1, 2, 3, 1)
+    assert (cam.cam_to_labels(none, 0.2) == 0).all()

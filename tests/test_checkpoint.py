@@ -194,6 +194,14 @@ def test_what_another_process_finds_counts_here_too(saved, monkeypatch):
     assert {"2.damaged", "3.damaged"} <= {path.name for path in saved.iterdir()}
 
 
+def test_hosts_that_have_the_workdir_under_other_paths_meet(saved, monkeypatch):
+    places = []
+    monkeypatch.setattr(checkpoint.hosts, "agree", lambda where, word: places.append(where) or [word])
+    with Checkpoints(saved, keep=2) as checkpoints:
+        checkpoints.restore(*wanted(MESH, ()))
+    assert places and not any(str(saved.parent) in where for where in places)
+
+
 def test_a_failure_of_another_process_is_one_here_too(saved, monkeypatch):
     monkeypatch.setattr(checkpoint.hosts, "agree", lambda where, word: [word, "failed Too many open files"])
     with Checkpoints(saved, keep=2) as checkpoints:

@@ -8,8 +8,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from jax.extend.core import jaxprs_in_params
 
 from ssenet_jax import equivariance as eq
+from ssenet_jax.contrast import border_contrast
+from ssenet_jax.ser import two_branch_loss
 
 GOLDEN = Path(__file__).parent / "golden"
 OPERATORS = {
@@ -175,3 +178,27 @@ def test_resizing_refuses_integers_whatever_the_size():
     for size in ((6, 5), (12, 10)):
         with pytest.raises(TypeError, match="convert it first"):
             eq.resize_to(jnp.ones((1, 12, 10, 3), jnp.uint8), size)
+
+
+def precisions(function, *arguments):
+    """Of every matrix product in what a function is traced to."""
+
+    def of(jaxpr):
+        for equation in jaxpr.eqns:
+            if equation.primitive.name == "dot_general":
+                yield equation.params["precision"]
+            for inner in jaxprs_in_params(equation.params):
+                yield from of(inner)
+
+    return {*of(jax.make_jaxpr(function)(*arguments).jaxpr)}
+
+
+@pytest.mark.parametrize("operator", [eq.rotate, lambda at: eq.compose(eq.translate(at, 0.1), eq.resize(0.5))])
+def test_accelerators_round_no_operator_whose_argument_is_traced(operator):
+    def regularised(angle, images, features):
+        loss, _ = two_branch_loss(lambda x: x, images, jnp.ones((1, 3)), operator(angle))
+        return loss + jnp.sum(border_contrast(features))
+
+    images = jnp.zeros((1, 8, 8, 3))
+    highest = jax.lax.Precision.HIGHEST
+    assert precisions(regularised, 0.1, images, images) <= {(highest, highest)}

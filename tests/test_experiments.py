@@ -7,14 +7,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ssenet_jax import artifacts
+from ssenet_jax import artifacts, datasets
 from ssenet_jax.commands.configs import load_config
-from ssenet_jax.experiments import operators, page, runner, table1
+from ssenet_jax.experiments import operators, page, predictions, runner, table1
 from ssenet_jax.experiments.experiment import Column, Experiment, Variant
 from ssenet_jax.experiments.store import Store
 from ssenet_jax.main import main
 from ssenet_jax.stages.facts import read_facts
 from ssenet_jax.stages.table import TABLE
+from ssenet_jax.training import stop
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 TINY = f"{CONFIGS}/scenes.py:tiny"
@@ -137,6 +138,23 @@ def test_two_shards_at_once_leave_the_page_of_one(scenes, tmp_path, quick):
         thread.join()
     assert outputs(tmp_path / "both" / "table2") == outputs(tmp_path / "alone" / "table2")
     assert b"6 of 6 runs are complete" in outputs(tmp_path / "both" / "table2")["report.html"]
+
+
+def test_predictions_of_another_split_end_between_two_images_when_told_to(scenes, tmp_path, monkeypatch):
+    drawn = []
+
+    def draw(config, model, variables, records, finish):
+        for record in records:
+            drawn.append(record["id"])
+            monkeypatch.setattr(predictions.hosts, "told_to_stop", lambda: True)
+
+    source = datasets.load(scenes.data, "train")
+    monkeypatch.setattr(predictions, "source_of", lambda config, split: source)
+    monkeypatch.setattr(predictions, "load_variables", lambda folder, stage: {})
+    monkeypatch.setattr(predictions, "segment_records", draw)
+    with pytest.raises(stop.Preempted, match="the predictions of more was stopped"):
+        predictions.predict(Store(tmp_path), scenes, "more")
+    assert drawn == source.ids[:1]
 
 
 @pytest.mark.parametrize("change", [{"classifier.steps": 5}, {"evaluate.alpha": 0.5}], ids=["training", "scoring"])

@@ -1,5 +1,7 @@
 """Padded batches of several scales give what each image gives alone."""
 
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,8 +10,10 @@ import pytest
 from ssenet_jax.datasets.augment import normalize, resize_image
 from ssenet_jax.equivariance import resize_to
 from ssenet_jax.models import BACKBONES, CamNet, SeamNet
+from ssenet_jax.models.layers import pool_cells
 from ssenet_jax.seam import normalize_refined, resize_aligned
 from ssenet_jax.stages import batching, inference
+from ssenet_jax.stages.batching import Photos
 
 SIZES = ((40, 61), (64, 33), (49, 64))
 
@@ -118,3 +122,27 @@ def test_run_finishes_every_record_with_its_own_row_and_passes_errors_on():
 
     with pytest.raises(OSError, match="disk full"):
         batching.run(iter(records), prepare, function, jnp.int32(2), fail, batch_size=3, bucket=8)
+
+
+class OfMeans(NamedTuple):
+    """A network whose logits are an image's means over whole cells, and 0."""
+
+    backbone: str = "efficientnet_lite0"
+    tap_strides: tuple[int, int, int] = (8, 16, 16)
+
+    def apply(self, variables, images, sizes):
+        means = pool_cells(images[..., :1], 16)
+        return jnp.concatenate([means, 0 * means], -1), None
+
+
+@pytest.mark.parametrize("scales", [(1.0,), (0.75, 1.25)])
+@pytest.mark.parametrize("width", [90, 107, 112])
+def test_what_a_cell_says_is_laid_over_the_pixels_it_is_of_whatever_the_size(width, scales):
+    ramp = np.arange(width, dtype=np.float32)
+    images = np.zeros((1, 48, 112, 3), np.uint8)
+    images[0, :, :width] = ramp[None, :, None]
+    photos = Photos(images, np.array([[48, width]], np.int32))
+    probabilities = inference.probability_function(OfMeans(), scales=scales, flip=True)({}, photos)
+    logits = np.log(probabilities[0, 24, :width, 0] / probabilities[0, 24, :width, 1])
+    middle = slice(36, width - 36)  # within cells that are whole, and lie between others
+    np.testing.assert_allclose(128 * logits[middle] + 127, ramp[middle], atol=1)

@@ -94,6 +94,11 @@ def test_ser_loss_over_present_classes_is_the_mean_over_all_times_their_ratio():
     assert everything[0] > 0 and everything[1] == 0
 
 
+def test_ser_loss_of_raw_maps_in_half_precision_stays_in_range():
+    far = jnp.full((1, 2, 2, 1), 300, jnp.float16)
+    assert losses.ser_loss(far, 0 * far, jnp.ones((1, 1)), normalize="none") == 300.0**2
+
+
 def test_ser_loss_ignores_the_scale_of_a_cam_only_when_normalised():
     a = random(5, 2, 4, 5, 3) + 3
     np.testing.assert_allclose(losses.ser_loss(a, 10 * a, LABELS), 0, atol=1e-9)

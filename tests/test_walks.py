@@ -3,11 +3,16 @@
 import functools
 import shutil
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from ssenet_jax.artifacts import read_cam
 from ssenet_jax.main import main
+from ssenet_jax.models import FixedFeatures
+from ssenet_jax.stages import inference
+from ssenet_jax.stages.batching import Photos
 
 WALK = "propagate"
 
@@ -52,3 +57,29 @@ def test_contrast_adds_one_map_that_knows_no_class(walks):
         added = (with_contrast - 0.6 * of_classes) / 0.4
         np.testing.assert_allclose(added, np.broadcast_to(added[..., :1], added.shape), atol=5e-3)
         assert abs(added.max() - 1) < 5e-3 and abs(added.min()) < 5e-3
+
+
+def scores_before_a_walk(cams, sizes):
+    """The scores that would walk, the contrast behind them, of photos on a canvas of 64 x 64."""
+    model, photos = FixedFeatures(backbone="efficientnet_lite0", width=1 / 16), jnp.zeros((len(sizes), 64, 64, 3))
+    images = Photos(photos.astype(jnp.uint8), jnp.array(sizes, jnp.int32))
+    flow = {"radius": 5, "border": "full"}
+    walk = inference.walks_function(model, flow=flow, betas=(1.0,), steps=(0,), method="stencil")
+    return np.asarray(walk(model.init(jax.random.key(0), photos), images, cams)[:, 0, 0])
+
+
+def test_a_cell_at_the_edge_of_a_photo_has_the_mean_of_its_pixels_that_are_there():
+    cams = jnp.full((2, 64, 64, 1), 0.3)
+    for scores, (rows, columns) in zip(scores_before_a_walk(cams, [(36, 43), (64, 33)]), [(5, 6), (8, 5)], strict=True):
+        np.testing.assert_allclose(scores[:rows, :columns, 0], 0.3, rtol=1e-6)
+
+
+def test_the_contrast_lies_where_it_was_seen(monkeypatch):
+    monkeypatch.setattr(  # of the 16 pixels that a cell of conv6 spans, its number
+        inference,
+        "border_contrast",
+        lambda features, sizes: jnp.zeros(features.shape[:3]) + jnp.arange(4.0)[None, None],
+    )
+    (scores,) = scores_before_a_walk(jnp.zeros((1, 64, 64, 1)), [(64, 36)])
+    middles = 8 * np.arange(5) + 4  # of the walk's cells, in pixels
+    np.testing.assert_allclose(scores[0, :5, 1], np.clip(middles / 16 - 0.5, 0, 2), atol=1e-6)

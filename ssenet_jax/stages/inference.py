@@ -59,6 +59,31 @@ def _multi_scale(
     return sum(parts[1:], parts[0])
 
 
+def _multi_scale_in_place(
+    network: Callable, photos: Photos, views: Sequence[tuple[Array, Array]], stride: int, flip: bool
+) -> Array:
+    """As `_multi_scale`, of a network whose crops in training had whole cells: zeros fill each image's last ones, and
+    each cell of a map is laid over the pixels that it is of, those beyond the image left out."""
+    of_photos, (height, width) = jnp.asarray(photos.sizes), photos.images.shape[1:3]
+
+    def of_view(images: Array, sizes: Array) -> Array:
+        cells = -(-sizes // stride)
+        covered = jnp.round(cells * stride * of_photos / sizes).astype(jnp.int32)
+        canvas = [(0, -length % stride) for length in images.shape[1:3]]
+
+        def in_place(images: Array) -> Array:
+            images = jnp.pad(images, ((0, 0), *canvas, (0, 0)))
+            return resize_valid(network(images, cells * stride), cells, covered, (height, width))
+
+        maps = in_place(images)
+        if flip:  # of the photo, for in its mirror image the cells lie elsewhere
+            maps = maps + flip_valid(in_place(flip_valid(images, sizes[:, 1])), of_photos[:, 1])
+        return maps
+
+    parts = [of_view(*view) for view in views]
+    return sum(parts[1:], parts[0])
+
+
 @functools.cache  # the classifiers with and without the second branch share the compiled programs
 def cam_function(model: Any, *, scales: tuple[float, ...], flip: bool, dtype: Any = jnp.float32) -> Callable:
     """Builds the fused multi-scale CAM of a batch of records (METHOD: CAM inference).
@@ -170,19 +195,22 @@ def walks_function(model: Any, *, flow: Mapping, betas: Sequence[float], steps: 
 
 
 def _on_cells(model: Any, walk: Callable, normalize: bool, contrast: bool = False) -> Callable:
-    """A batch's ``walk(features, scores, size)`` of each image: the model's features, the CAMs mean-pooled to cells,
+    """A batch's ``walk(features, scores, size)`` of each image: the model's features, the CAMs' means over cells,
     and the valid height and width in cells. Where `normalize` says so, each map is stretched to reach from 0 to 1;
     where `contrast` does, the contrast of conv6 to the image's border walks behind the classes."""
 
     def propagate(variables, photos, cams):
         images, sizes = network_input(photos, 1.0, model.backbone)
         features, taps = model.apply(variables, images, sizes=sizes)
-        scores = pool_cells(_zero_outside(cams.astype(jnp.float32), sizes), model.stride)
         cells = -(-sizes // model.stride)
+        share = pool_cells(_inside(cams, sizes)[..., None].astype(jnp.float32), model.stride)  # of a cell's pixels
+        scores = pool_cells(_zero_outside(cams.astype(jnp.float32), sizes), model.stride) / jnp.maximum(share, 1e-6)
         if contrast:
-            coarse = -(-sizes // model.tap_strides[-1])
+            stride = model.tap_strides[-1]
+            coarse, factor = -(-sizes // stride), stride // model.stride
             stands_out = border_contrast(taps["conv6"].astype(jnp.float32), coarse)[..., None]
-            scores = jnp.concatenate([scores, resize_valid(stands_out, coarse, cells, scores.shape[1:3])], axis=-1)
+            finer = resize_valid(stands_out, coarse, coarse * factor, scores.shape[1:3])
+            scores = jnp.concatenate([scores, _zero_outside(finer, cells)], axis=-1)
         walked = jax.vmap(walk)(features.astype(jnp.float32), scores, cells)
         return jax.vmap(stretched)(walked, _inside(scores, cells)) if normalize else walked
 
@@ -213,7 +241,10 @@ def probability_function(model: Any, *, scales: tuple[float, ...], flip: bool) -
             return model.apply(variables, images, sizes=sizes)[0].astype(jnp.float32)
 
         views = [network_input(photos, scale, model.backbone) for scale in scales]
-        logits = _multi_scale(network, photos, views, lambda sizes: _cells(model, sizes), flip)
+        if BACKBONES[model.backbone].whole_cells:
+            logits = _multi_scale_in_place(network, photos, views, model.tap_strides[-1], flip)
+        else:
+            logits = _multi_scale(network, photos, views, lambda sizes: _cells(model, sizes), flip)
         return jax.nn.softmax(logits / views_per_image)
 
     return jax.jit(probabilities)
