@@ -27,7 +27,7 @@ def get_config(size="full"):
         training.batch_size, training.crop = 16, 96
 
     classifier = config.classifier
-    classifier.steps, classifier.batch_size, classifier.lr, classifier.weight_decay = 3000, 8, 0.06, 1e-4
+    classifier.steps, classifier.batch_size, classifier.lr, classifier.weight_decay = 2700, 8, 0.06, 1e-4
     classifier.long_edge = (96, 96)  # no crop loses the small part that tells the class
     classifier.brightness = classifier.contrast = classifier.saturation = classifier.hue = 0.0
     # at half the size the telling part is lost; a regulariser heavy from the first step keeps it from being found
