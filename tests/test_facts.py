@@ -46,5 +46,5 @@ def test_a_class_that_is_renamed_between_two_runs_is_refused(copied, capsys):
     path = copied.parent / "photos" / "train.csv"
     path.write_text(path.read_text().replace("cat", "kitten"))
     assert run_again(copied) == 2
-    assert "holds results of train_segmenter from other data: train.classes was" in capsys.readouterr().err
+    assert "holds results of other classes: number 1 was 'cat' and is 'dog'" in capsys.readouterr().err
     assert facts.read_facts(copied).class_names == ("cat", "dog")
