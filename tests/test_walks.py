@@ -72,14 +72,3 @@ def test_a_cell_at_the_edge_of_a_photo_has_the_mean_of_its_pixels_that_are_there
     cams = jnp.full((2, 64, 64, 1), 0.3)
     for scores, (rows, columns) in zip(scores_before_a_walk(cams, [(36, 43), (64, 33)]), [(5, 6), (8, 5)], strict=True):
         np.testing.assert_allclose(scores[:rows, :columns, 0], 0.3, rtol=1e-6)
-
-
-def test_the_contrast_lies_where_it_was_seen(monkeypatch):
-    monkeypatch.setattr(  # of the 16 pixels that a cell of conv6 spans, its number
-        inference,
-        "border_contrast",
-        lambda features, sizes: jnp.zeros(features.shape[:3]) + jnp.arange(4.0)[None, None],
-    )
-    (scores,) = scores_before_a_walk(jnp.zeros((1, 64, 64, 1)), [(64, 36)])
-    middles = 8 * np.arange(5) + 4  # of the walk's cells, in pixels
-    np.testing.assert_allclose(scores[0, :5, 1], np.clip(middles / 16 - 0.5, 0, 2), atol=1e-6)

@@ -206,11 +206,10 @@ def _on_cells(model: Any, walk: Callable, normalize: bool, contrast: bool = Fals
         share = pool_cells(_inside(cams, sizes)[..., None].astype(jnp.float32), model.stride)  # of a cell's pixels
         scores = pool_cells(_zero_outside(cams.astype(jnp.float32), sizes), model.stride) / jnp.maximum(share, 1e-6)
         if contrast:
-            stride = model.tap_strides[-1]
-            coarse, factor = -(-sizes // stride), stride // model.stride
+            coarse = -(-sizes // model.tap_strides[-1])
             stands_out = border_contrast(taps["conv6"].astype(jnp.float32), coarse)[..., None]
-            finer = resize_valid(stands_out, coarse, coarse * factor, scores.shape[1:3])
-            scores = jnp.concatenate([scores, _zero_outside(finer, cells)], axis=-1)
+            # stretched over the photo, as the CAMs are
+            scores = jnp.concatenate([scores, resize_valid(stands_out, coarse, cells, scores.shape[1:3])], axis=-1)
         walked = jax.vmap(walk)(features.astype(jnp.float32), scores, cells)
         return jax.vmap(stretched)(walked, _inside(scores, cells)) if normalize else walked
 
