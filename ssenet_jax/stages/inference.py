@@ -71,14 +71,12 @@ def _multi_scale_in_place(
         covered = jnp.round(cells * stride * of_photos / sizes).astype(jnp.int32)
         canvas = [(0, -length % stride) for length in images.shape[1:3]]
 
-        def in_place(images: Array) -> Array:
-            images = jnp.pad(images, ((0, 0), *canvas, (0, 0)))
-            return resize_valid(network(images, cells * stride), cells, covered, (height, width))
-
-        maps = in_place(images)
-        if flip:  # of the photo, for in its mirror image the cells lie elsewhere
-            maps = maps + flip_valid(in_place(flip_valid(images, sizes[:, 1])), of_photos[:, 1])
-        return maps
+        both = [images, flip_valid(images, sizes[:, 1])] if flip else [images]
+        padded = jnp.pad(jnp.concatenate(both), ((0, 0), *canvas, (0, 0)))
+        of_cells = jnp.split(network(padded, jnp.tile(cells * stride, (len(both), 1))), len(both))
+        in_place = [resize_valid(maps, cells, covered, (height, width)) for maps in of_cells]
+        # turned back at the photo's size, for in its mirror image the cells lie elsewhere
+        return in_place[0] + flip_valid(in_place[1], of_photos[:, 1]) if flip else in_place[0]
 
     parts = [of_view(*view) for view in views]
     return sum(parts[1:], parts[0])
