@@ -38,7 +38,7 @@ from timing import in_turn, report, spread  # noqa: E402
 from ssenet_jax.crf import jax_backend  # noqa: E402
 from ssenet_jax.models import AffinityNet, CamNet, DeepLab, default_frozen  # noqa: E402
 from ssenet_jax.random_walk import random_walk, transition  # noqa: E402
-from ssenet_jax.stages import batching, inference  # noqa: E402
+from ssenet_jax.stages import batching, inference, propagation  # noqa: E402
 from ssenet_jax.training import objectives, operators  # noqa: E402
 from ssenet_jax.training.sharding import make_mesh  # noqa: E402
 from ssenet_jax.training.step import Recipe, create_state, make_step, state_shardings  # noqa: E402
@@ -208,7 +208,7 @@ def applied(setting: Setting) -> list[Case]:
     deep_lab = functools.partial(inference.probability_function, scales=setting.segment_scales, flip=True)
     return [
         Case(CAM, BATCH, network(CamNet(**common), cam, photos, *slots)),
-        Case(WALK, BATCH, network(AffinityNet(**common), lambda model: inference.walk_function(model, **walk), photos,
+        Case(WALK, BATCH, network(AffinityNet(**common), lambda model: propagation.walk_function(model, **walk), photos,
                                   cams)),
         Case(DEEP_LAB, BATCH, network(DeepLab(**common), deep_lab, photos)),
         Case("CRF, both kernels", BATCH, lambda: functools.partial(crf_kernels, jax.device_put(photos))),

@@ -62,6 +62,7 @@ stages.seeds
 stages.manifest
 stages.batching
 stages.inference
+stages.propagation
 stages.context
 stages.facts
 stages.train

@@ -11,7 +11,7 @@ import pytest
 from ssenet_jax.artifacts import read_cam
 from ssenet_jax.main import main
 from ssenet_jax.models import FixedFeatures
-from ssenet_jax.stages import inference
+from ssenet_jax.stages import propagation
 from ssenet_jax.stages.batching import Photos
 
 WALK = "propagate"
@@ -64,7 +64,7 @@ def scores_before_a_walk(cams, sizes):
     model, photos = FixedFeatures(backbone="efficientnet_lite0", width=1 / 16), jnp.zeros((len(sizes), 64, 64, 3))
     images = Photos(photos.astype(jnp.uint8), jnp.array(sizes, jnp.int32))
     flow = {"radius": 5, "border": "full"}
-    walk = inference.walks_function(model, flow=flow, betas=(1.0,), steps=(0,), method="stencil")
+    walk = propagation.walks_function(model, flow=flow, betas=(1.0,), steps=(0,), method="stencil")
     return np.asarray(walk(model.init(jax.random.key(0), photos), images, cams)[:, 0, 0])
 
 

@@ -14,7 +14,7 @@ from ssenet_jax import random_walk as walks
 from ssenet_jax.affinity import pair_offsets
 from ssenet_jax.commands.compiling import Program
 from ssenet_jax.crf import jax_backend, lattice
-from ssenet_jax.stages import apply, batching, inference, labels, measure
+from ssenet_jax.stages import apply, batching, inference, labels, measure, propagation
 from ssenet_jax.training import recipes
 
 VOC_PHOTO = (375, 500)
@@ -65,7 +65,7 @@ def _measures(config: ConfigDict, sizes: Sizes) -> list[Program]:
 
 def _walk(config: ConfigDict, sizes: Sizes) -> list[Program]:
     model, settings = recipes.walk_network(config), config.random_walk
-    function = inference.walk_function(model, **apply.walk_options(config))
+    function = propagation.walk_function(model, **apply.walk_options(config))
     rows, columns = (-(-side // config.affinity.stride) for side in sizes.canvas)
     method, cells = settings.method, rows * columns
     if method == "auto":

@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 from ssenet_jax.artifacts import Cam, read_cam, write_cam, write_mask
 from ssenet_jax.checkpoint import load_variables
 from ssenet_jax.datasets.augment import resize_mask
-from ssenet_jax.stages import batching, inference
+from ssenet_jax.stages import batching, inference, propagation
 from ssenet_jax.stages.context import Context, Job, Place
 from ssenet_jax.training import hosts, recipes
 from ssenet_jax.training.logs import Progress
@@ -37,11 +37,11 @@ def propagate(context: Context, job: Job) -> None:
     """Random walk on the training images' CAMs; the scores are kept, label maps come later."""
     config, (cams, training) = context.config, job.reads
     model, variables = walk_features(config, training)
-    walk = inference.walk_function(model, **walk_options(config))
+    walk = propagation.walk_function(model, **walk_options(config))
 
     def finish(record, scores):
         classes = record["cam"].classes
-        height, width = inference.cells_of(record["image"].shape[:2], config.affinity.stride)
+        height, width = propagation.cells_of(record["image"].shape[:2], config.affinity.stride)
         path = job.writes.file(record["id"], record["split"])
         write_cam(path, Cam(scores[:height, :width, : len(classes)], classes))
 
@@ -60,7 +60,7 @@ def walk_features(config: ConfigDict, training: Place) -> tuple[nn.Module, dict]
 
 
 def walk_options(config: ConfigDict) -> dict[str, Any]:
-    """The keywords of ``inference.walk_function`` that a config settles."""
+    """The keywords of ``propagation.walk_function`` that a config settles."""
     settings = config.random_walk
     flow = {"radius": config.affinity.radius, "beta": settings.beta, "border": settings.border}
     return {"flow": flow, **{name: settings[name] for name in ("steps", "method", "normalize", "contrast")}}

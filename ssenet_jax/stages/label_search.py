@@ -18,7 +18,7 @@ from scipy.optimize import brentq
 from ssenet_jax import cores, metrics
 from ssenet_jax.artifacts import Cam, read_arrays, read_cam, read_seeds, write_arrays
 from ssenet_jax.datasets.augment import resize_mask
-from ssenet_jax.stages import apply, batching, final, inference, labels, seeds
+from ssenet_jax.stages import apply, batching, final, labels, propagation, seeds
 from ssenet_jax.stages.context import Context, Place
 from ssenet_jax.stages.manifest import settings_hash
 from ssenet_jax.stages.score import best_of
@@ -170,11 +170,11 @@ def _walk(context: Context, sample: Sample) -> Place:
     place = Place("tune", context.workdir, f"tune/walks-{settings_hash({'of': of})}/{{id}}.npz")
     cams, training = place_of(CAMS, context.workdir), place_of(walk_training(config), context.workdir)
     model, variables = apply.walk_features(config, training)
-    walks = inference.walks_function(model, flow=flow, betas=betas, steps=steps, method=settings.method)
+    walks = propagation.walks_function(model, flow=flow, betas=betas, steps=steps, method=settings.method)
 
     def finish(record, walked):
         classes = record["cam"].classes
-        height, width = inference.cells_of(record["image"].shape[:2], config.affinity.stride)
+        height, width = propagation.cells_of(record["image"].shape[:2], config.affinity.stride)
         slots = [*range(len(classes)), -1]  # the contrast comes last
         maps = walked[:, :, :height, :width, slots].astype(np.float16)
         write_arrays(place.file(record["id"], sample.split), walks=maps, classes=classes.astype(np.int32))
@@ -215,8 +215,8 @@ def _readers(context: Context, walks: Place | None) -> dict[Scores, Reader]:
             walked, classes = read_arrays(place.file(record["id"], record["split"]), "walks", "classes")
             maps = walked[b, s].astype(np.float32)
             if scores.normalize:
-                maps = np.asarray(inference.stretched(maps, np.ones(maps.shape[:2], bool)))
-            maps = inference.mix_contrast(maps, scores.contrast)
+                maps = np.asarray(propagation.stretched(maps, np.ones(maps.shape[:2], bool)))
+            maps = propagation.mix_contrast(maps, scores.contrast)
             return labels.walk_scores(Cam(maps, classes), record["image"].shape[:2], stride)
 
         return read
