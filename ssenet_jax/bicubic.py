@@ -25,8 +25,8 @@ def resize_bicubic(
 
     Args:
         images: padded at the bottom and right.
-        sizes_in: valid height and width of each image, at least 1.
-        sizes_out: height and width that the valid area is resized to, at least 1.
+        sizes_in: valid height and width of each image, from 1 to 32,000.
+        sizes_out: height and width that the valid area is resized to, from 1 to 32,000.
         canvas_out: static shape of the result; holds every size.
 
     Returns:
@@ -45,17 +45,14 @@ def _grey_levels(x: Array) -> Array:
 
 def _matrix(size_in: Array, size_out: Array, length_in: int, length_out: int) -> Array:
     """(length_out, length_in) weights of one axis; rows beyond the valid output are zero."""
-    size_in, size_out = size_in.astype(jnp.float32), size_out.astype(jnp.float32)
-    scale = size_in / size_out
-    stretch = jnp.maximum(scale, 1.0)
-    centre = ((jnp.arange(length_out, dtype=jnp.float32) + 0.5) * scale)[:, None]
-    pixel = jnp.arange(length_in, dtype=jnp.float32)[None, :]
-    first, end = jnp.floor(centre - SUPPORT * stretch + 0.5), jnp.floor(centre + SUPPORT * stretch + 0.5)
-    taken = (pixel >= jnp.maximum(first, 0)) & (pixel < jnp.minimum(end, size_in))
-    weights = jnp.where(taken, _cubic((pixel + 0.5 - centre) / stretch), 0.0)
+    index = jnp.arange(length_out, dtype=jnp.int32)[:, None]
+    pixel = jnp.arange(length_in, dtype=jnp.int32)[None, :]
+    # how far the centre of a pixel lies from that of an output pixel, in integers: positions would not fit in 24 bits
+    apart = (2 * pixel + 1) * size_out - (2 * index + 1) * size_in
+    away = apart.astype(jnp.float32) / (2 * jnp.maximum(size_in, size_out)).astype(jnp.float32)
+    weights = jnp.where(pixel < size_in, _cubic(away), 0.0)
     total = jnp.sum(weights, axis=1, keepdims=True)
-    inside = jnp.arange(length_out, dtype=jnp.float32)[:, None] < size_out
-    return jnp.where(inside, weights / total, 0.0)
+    return jnp.where(index < size_out, weights / total, 0.0)
 
 
 def _cubic(x: Array) -> Array:

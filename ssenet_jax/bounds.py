@@ -51,6 +51,13 @@ def _turns(value: Any) -> bool:
     return isinstance(low, int) and isinstance(high, int) and low <= high
 
 
+def _matrix(value: Any) -> bool:
+    rows = value if isinstance(value, list) else ()
+    return len(rows) == 2 and all(
+        isinstance(row, list) and len(row) == 3 and all(map(_number(-math.inf), row)) for row in rows
+    )
+
+
 def _one_of(*names: str) -> Callable[[Any], bool]:
     return lambda value: value in names
 
@@ -92,6 +99,7 @@ RULES = (
     Rule(r"ser\.rate", _drawn(_number(0, above=True)), "a number above 0, or a range (low, high) of such"),
     Rule(r"ser\.(degrees|shift)", _drawn(_number(-math.inf)), "a number, or a range (low, high)"),
     Rule(r"ser\.quarter_turns", _turns, "a whole number, or a range (low, high) of such, the smaller first"),
+    Rule(r"ser\.matrix", _matrix, "two rows of three numbers"),
     Rule(r"ser\.normalize", _one_of("max", "none"), "max or none"),
     Rule(r"ser\.draw", _one_of("one", "all"), "one or all"),
     Rule(r"ser\.classes", _one_of("all", "present"), "all or present"),

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, Shaped
 
-from ssenet_jax.sampling import numpy_of, product, sample_affine
+from ssenet_jax.sampling import numpy_of, product, radians, sample_affine
 
 Matrices = tuple[np.ndarray | Array, np.ndarray | Array]
 
@@ -241,8 +241,7 @@ def rotate(degrees: int | float | Array) -> Operator:
         [[[4. 3.]
           [2. 1.]]]
     """
-    xp = numpy_of(degrees)
-    angle = xp.deg2rad(degrees)
+    xp, angle = numpy_of(degrees), radians(degrees)
     cos, sin = xp.cos(angle), xp.sin(angle)
 
     def to_input(h: int, w: int) -> np.ndarray | Array:

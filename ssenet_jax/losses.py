@@ -216,7 +216,8 @@ def softmax_cross_entropy_ignore(
         0.018
     """
     logits = at_least_float32(logits)
-    valid = (labels != ignore).astype(logits.dtype)
-    one_hot = jax.nn.one_hot(labels, logits.shape[-1], dtype=logits.dtype)
-    per_pixel = -jnp.sum(jnp.where(one_hot > 0, jax.nn.log_softmax(logits), 0.0), axis=-1)
-    return jnp.sum(per_pixel * valid) / jnp.maximum(jnp.sum(valid), 1)
+    valid = labels != ignore
+    # labels of 8 bits would be compared with classes of 8 bits
+    one_hot = jax.nn.one_hot(labels.astype(jnp.int32), logits.shape[-1], dtype=bool) & valid[..., None]
+    total = -jnp.sum(jnp.where(one_hot, jax.nn.log_softmax(logits), 0.0))
+    return total / jnp.maximum(jnp.sum(valid, dtype=logits.dtype), 1)

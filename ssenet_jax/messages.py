@@ -1,8 +1,11 @@
 """Names, paths and messages that came from outside, made fit for one line of a terminal."""
 
+import unicodedata
+
 LONGEST_LINE = 300
 LONGEST_PATH = 200
 LONGEST_NAME = 80
+_JOINERS = "\u200c\u200d"
 
 
 def one_line(text: object) -> str:
@@ -21,6 +24,14 @@ def shown(path: object) -> str:
 def quoted(name: object) -> str:
     """A name out of a file as a part of a message: in quotes, escaped, and cut at 80 characters."""
     return f"'{_escaped(str(name), LONGEST_NAME)}'"
+
+
+def is_printable(text: str) -> bool:
+    """Whether a name can be told by looking at it: no line break, nothing that a terminal obeys or that turns a line.
+
+    Other than of `str.isprintable`, the spaces of all scripts and the joiners of some may be in it.
+    """
+    return all(letter.isprintable() or letter in _JOINERS or unicodedata.category(letter) == "Zs" for letter in text)
 
 
 def _escaped(text: str, longest: int) -> str:

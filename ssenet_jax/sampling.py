@@ -13,6 +13,13 @@ def numpy_of(value: object) -> ModuleType:
     return jnp if isinstance(value, jax.Array) else np
 
 
+def radians(degrees: int | float | np.ndarray | Array) -> np.ndarray | Array:
+    """An angle in radians, of at least float32: positions in an array are computed in its type."""
+    if isinstance(degrees, jax.Array):
+        return jnp.deg2rad(degrees.astype(jnp.promote_types(degrees.dtype, jnp.float32)))
+    return np.deg2rad(degrees)
+
+
 def product(a: np.ndarray | Array, b: np.ndarray | Array) -> np.ndarray | Array:
     """A matrix product, of a traced matrix at full precision on accelerators too."""
     traced = next((each for each in (a, b) if isinstance(each, jax.Array)), None)

@@ -137,7 +137,7 @@ def normalize_refined(
 
     Source: METHOD, SEAM's inference.
     """
-    maps = jax.nn.relu(maps)
+    maps = jax.nn.relu(at_least_float32(maps))  # eps is no number of float16
     keep = jnp.ones(maps.shape[:3], bool)[..., None] if inside is None else inside[..., None]
     low = jnp.min(jnp.where(keep, maps, jnp.inf), axis=(1, 2), keepdims=True)
     high = jnp.max(jnp.where(keep, maps, 0.0), axis=(1, 2), keepdims=True)

@@ -1,7 +1,9 @@
 """What every test runs under: 8 host devices, no silent promotion or broadcasting, shapes checked at call time."""
 
 import atexit
+import contextlib
 import os
+import resource
 import shutil
 import tempfile
 import tracemalloc
@@ -84,6 +86,22 @@ def scored_run(tmp_path):
         artifacts.write_cam(workdir / f"walks/{name}.npz", artifacts.Cam(np.stack(scores, -1), np.array(classes)))
     artifacts.write_text(workdir / "config.json", config.to_json())
     return config, workdir
+
+
+@pytest.fixture
+def longest_file():
+    """Within `with longest_file(n)` no file grows beyond so many bytes, as on a disk that is full."""
+
+    @contextlib.contextmanager
+    def limited(size):
+        before = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+        try:
+            yield
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+    return limited
 
 
 @pytest.fixture(scope="session")

@@ -140,6 +140,12 @@ def test_the_limit_on_pixels_is_looked_at_before_decoding(monkeypatch, kind):
         decode_image(data, "photo")
 
 
+def test_a_photo_of_more_pixels_than_pillow_opens_is_refused_in_the_same_words(monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 200)
+    with pytest.raises(ValueError, match="its pixels are more than the 128 million that are read"):
+        decode_image(encoded(PHOTO), "photo")
+
+
 def test_a_large_photo_is_converted_in_strips_without_a_seam(monkeypatch):
     clear = Image.merge("RGBA", (*PHOTO.split(), Image.fromarray(GREY[::-1].copy())))
     for image in (PHOTO, PHOTO.quantize(16), clear, Image.fromarray(DEEP * 257)):

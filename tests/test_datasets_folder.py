@@ -207,6 +207,16 @@ def test_a_class_folder_that_cannot_be_meant_is_an_error(sorted_photos, name, me
     assert str(error.value).isprintable()
 
 
+@pytest.mark.parametrize("space", ["\u00a0", "\u202f", "\u3000", "\u200c", "\u200d"])
+def test_the_spaces_and_joiners_of_all_scripts_may_be_in_names(sorted_photos, space):
+    folder = f"{sorted_photos.root}/images/red{space}fox"
+    os.makedirs(folder)
+    with open(f"{folder}/at 10{space}AM.jpg", "wb") as file:
+        file.write(b"fox")
+    source = datasets.load(sorted_photos, "train")
+    assert f"red{space}fox" in source.class_names and f"red{space}fox_at 10{space}AM" in source.ids
+
+
 def test_masks_among_the_class_folders_are_an_error(sorted_photos):
     sorted_photos.folder.masks = "images/dog"
     with pytest.raises(ValueError, match="where each folder is a class"):

@@ -11,7 +11,7 @@ from PIL import Image
 
 from ssenet_jax import datasets
 from ssenet_jax.config import paper_config
-from ssenet_jax.datasets import devkit
+from ssenet_jax.datasets import devkit, voc12
 
 OBJECT = "<object><name>{}</name><difficult>1</difficult><part><name>head</name></part></object>"
 SHARED = Path(os.environ.get("SSENET_DATA", Path(__file__).parents[2] / "shared")) / "VOCdevkit"
@@ -166,6 +166,18 @@ def test_each_fault_is_one_line_that_names_the_file(voc, damage, message):
         datasets.load(voc, "train")
     assert "\n" not in str(error.value)
     assert not list(Path(voc.cache).glob("*"))
+
+
+def test_a_disk_that_is_full_is_told_in_one_line(voc, monkeypatch):
+    def fails(builder):
+        raise RuntimeError('Failed to finalize writing of split "train":\nwrite() failed: No space left on device')
+
+    monkeypatch.setattr(voc12.Voc12, "download_and_prepare", fails)
+    with pytest.raises(
+        ValueError, match="cannot write prepared records .*No space left.*set config.data.cache"
+    ) as error:
+        datasets.load(voc, "train")
+    assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize(

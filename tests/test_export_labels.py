@@ -1,10 +1,12 @@
 """`ssenet export labels`: each format holds the label maps to the pixel, by decoders written here."""
 
 import json
+import os
 import shutil
 import tarfile
 import xml.etree.ElementTree as ElementTree
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,6 +14,7 @@ from matplotlib.path import Path as Outline
 from PIL import Image, ImageDraw
 
 from ssenet_jax.artifacts import read_mask, write_mask, write_text
+from ssenet_jax.commands.export import new_folder
 from ssenet_jax.datasets.devkit import CLASS_NAMES
 from ssenet_jax.export.regions import polygons
 from ssenet_jax.main import main
@@ -300,3 +303,21 @@ def test_what_is_broken_is_one_line_and_nothing_is_half_written(export, drawn_ru
     code, printed, error, _ = export(*words, workdir=run)
     assert (code, printed) == (2, "") and message in error and error.count("\n") == 1
     assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_what_a_killed_export_of_the_same_process_number_left_is_no_hindrance(tmp_path):
+    (tmp_path / f".{os.getpid()}.ssenet-part").mkdir()
+    with new_folder(tmp_path / "out") as work:
+        (work / "file").touch()
+    assert (tmp_path / "out" / "file").exists()
+
+
+def test_a_mount_point_is_refused_before_anything_is_made(tmp_path, monkeypatch):
+    (tmp_path / "out").mkdir()
+    monkeypatch.setattr(Path, "is_mount", lambda path: path.name == "out")
+    with (
+        pytest.raises(FileExistsError, match="where a disk is mounted; name a new folder in it"),
+        new_folder(tmp_path / "out"),
+    ):
+        pytest.fail("work was begun")
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]

@@ -157,3 +157,13 @@ def test_a_signal_ends_it_between_photos_with_one_line(predict, photos, monkeypa
     monkeypatch.setattr(stop, "_came", [signal.SIGINT])
     code, out, error = predict("--out=new", "a.png", "b.png")
     assert (code, out) == (130, "0 of 2 photos segmented into new\n") and error.startswith("ssenet: stopped; ")
+
+
+def test_an_overlay_that_finds_no_room_is_told_and_not_there(predict, photos, longest_file):
+    rng = np.random.default_rng(0)
+    Image.fromarray(rng.integers(0, 256, (90, 90, 3), np.uint8)).save(photos / "noise.png")
+    assert predict("--out=before", "noise.png")[0] == 0  # what is compiled is kept in files, too
+    with longest_file(4096):  # enough for the mask, and not for the overlay
+        code, _, error = predict("--out=new", "noise.png")
+    assert code == 2 and "noise_overlay.jpg" in error
+    assert [path.name for path in (photos / "new").iterdir()] == ["noise.png"]

@@ -197,3 +197,33 @@ def test_a_reviewed_mask_that_was_spoiled_by_hand_is_named(ledger, labelled, sco
     path.unlink() if mask is None else artifacts.write_mask(path, mask)
     with pytest.raises(ValueError, match="reviewed/a.png"):
         labelled()
+
+
+def test_a_save_that_finds_no_room_leaves_the_mask_of_the_decision_before(scored_run, longest_file):
+    workdir = scored_run[1]
+    others = {f"photo {i}": reviewed.Decision(f"photo {i}", "rejected", None, "then") for i in range(500)}
+    reviewed.write_decisions(workdir, others)
+    ledger = Ledger(workdir)
+    before = decide(ledger, "a", "corrected", DRAWN)
+    with longest_file(4096), pytest.raises(OSError):  # enough for the mask, and not for the rows
+        decide(ledger, "a", "accepted", 0 * DRAWN, known=before)
+    assert Ledger(workdir).of("a") == before == ledger.of("a")
+    np.testing.assert_array_equal(artifacts.read_mask(reviewed.mask_path(workdir, "a")), DRAWN)
+
+
+def test_masks_of_a_photo_that_was_replaced_are_neither_reviewed_nor_taken(ledger, labelled, scored_run, tmp_path):
+    config, workdir = scored_run
+    decide(ledger, "a", "corrected", DRAWN)
+    labelled()
+    shutil.copy(Path(config.data.root) / "images/a.png", Path(config.data.root) / "images/b.png")
+    with pytest.raises(ValueError, match=r"masks of other photos: 1 changed since \('b'\)"):
+        open_album(config, workdir)
+    take_over(config, workdir, tmp_path / "b changed", {"label"})
+    assert (tmp_path / "b changed" / "reviewed").is_symlink()  # nobody decided about it
+    with (Path(config.data.root) / "images/a.png").open("ab") as photo:
+        photo.write(b"another")
+    with pytest.raises(ValueError, match=r"was reviewed with other photos: 1 changed since \(a\); leave --from out"):
+        take_over(config, workdir, tmp_path / "a changed", {"label"})
+    config.labels.source = "walk"
+    take_over(config, workdir, tmp_path / "a changed", {"label"})
+    assert not (tmp_path / "a changed" / "reviewed").exists()

@@ -2,9 +2,9 @@
 
 import argparse
 import contextlib
-import os
 import re
 import shutil
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -128,12 +128,14 @@ def new_folder(out: Path) -> Iterator[Path]:
     """A folder beside ``out`` that becomes it when the block ends without an error.
 
     Raises:
-        FileExistsError: ``out`` is a file, a link, or a folder that is not empty.
+        FileExistsError: ``out`` is a file, a link, a mount point, or a folder that is not empty.
     """
     if out.is_symlink() or (out.exists() and not out.is_dir()) or (out.is_dir() and any(out.iterdir())):
         raise FileExistsError(f"--out={out} is there and not an empty folder; name a new one")
+    if out.is_mount():
+        raise FileExistsError(f"--out={out} is where a disk is mounted; name a new folder in it")
     out = out.absolute()
-    work = out.with_name(f".{os.getpid()}.ssenet-part")
+    work = out.with_name(f".{uuid.uuid4().hex}.ssenet-part")
     work.mkdir(parents=True)
     try:
         yield work

@@ -1,6 +1,7 @@
 """``ssenet predict``: segments photos with a trained network."""
 
 import argparse
+import io
 import sys
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -138,8 +139,10 @@ def predict(trained: Segmenter, plan: dict[str, Path], out: Path) -> tuple[list[
         with replacing(mask) as temporary:
             indexed(labels).save(temporary, "png", pnginfo=_software())
         picture = pictures.overlay_labels(record["overlay"], labels)
+        encoded = io.BytesIO()  # Pillow's JPEG writer does not notice a full disk
+        Image.fromarray(picture).save(encoded, "jpeg", quality=90, comment=MADE_BY)
         with replacing(overlay) as temporary:
-            Image.fromarray(picture).save(temporary, "jpeg", quality=90, comment=MADE_BY)
+            temporary.write_bytes(encoded.getvalue())
         shown[record["id"]] = album.entry(record["id"], record["overlay"], picture, labels)
 
     trained.segment(records(), finish, batch_size=len(plan))

@@ -103,12 +103,16 @@ def pick_backend(backend: str) -> str:
 
     Raises:
         ValueError: unknown backend.
+        ImportError: the one that is named is not installed.
     """
     if backend not in BACKENDS:
         raise ValueError(f"dense_crf: backend must be one of {', '.join(BACKENDS)}, got {backend!r}")
+    is_installed = importlib.util.find_spec("pydensecrf") is not None
+    if backend == "pydensecrf" and not is_installed:
+        raise ImportError("dense_crf: backend pydensecrf is not installed; pip install 'ssenet_jax[crf]'")
     if backend != "auto":
         return backend
-    if importlib.util.find_spec("pydensecrf") is None:
+    if not is_installed:
         return "jax"
     import jax
 

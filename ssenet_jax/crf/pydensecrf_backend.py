@@ -15,11 +15,9 @@ def mean_field(
     compat_bilateral: int | float,
 ) -> np.ndarray:
     """Marginals (h, w, k); the arguments are those of `crf.dense_crf`."""
-    try:
-        from pydensecrf import densecrf
-        from pydensecrf.utils import unary_from_softmax
-    except ImportError as e:
-        raise ImportError("dense_crf: backend pydensecrf is not installed; pip install 'ssenet_jax[crf]'") from e
+    from pydensecrf import densecrf
+    from pydensecrf.utils import unary_from_softmax
+
     h, w, k = scores.shape
     crf = densecrf.DenseCRF2D(w, h, k)
     crf.setUnaryEnergy(np.ascontiguousarray(unary_from_softmax(scores.transpose(2, 0, 1))))

@@ -25,12 +25,14 @@ def open_photo(data: bytes) -> ImageFile.ImageFile:
     Raises:
         ValueError: the bytes are in no format that is read, or have too many pixels.
     """
+    most = MOST_PIXELS // 10**6
     try:
         image = Image.open(io.BytesIO(data), formats=("HEIF",) if _is_heif(data) else FORMATS)
     except UnidentifiedImageError:
         raise ValueError(_unreadable(data)) from None
+    except Image.DecompressionBombError:  # of more than Pillow opens, whose limit is above this one
+        raise ValueError(f"its pixels are more than the {most} million that are read") from None
     if image.width * image.height > MOST_PIXELS:
-        most = MOST_PIXELS // 10**6
         raise ValueError(f"its {image.width} x {image.height} pixels are more than the {most} million that are read")
     return image
 

@@ -4,7 +4,7 @@ import os
 import unicodedata
 from collections.abc import Iterable
 
-from ssenet_jax.messages import quoted
+from ssenet_jax.messages import is_printable, quoted
 
 LONGEST_ID = 200  # bytes; a file's name may have 255, and a run adds to it
 
@@ -36,7 +36,7 @@ def check_ids(listed: Iterable[tuple[str, str]], *, remedy: str = "rename or rem
 def _check_id(image_id: str, place: str) -> None:
     if not image_id or image_id in (".", "..") or "/" in image_id or "\\" in image_id:
         raise ValueError(f"{place}: the id {quoted(image_id)} is a path; an id is the name of a photo in its folder")
-    if not image_id.isprintable():
+    if not is_printable(image_id):
         raise ValueError(f"{place}: the id {quoted(image_id)} holds characters that cannot be printed; rename the file")
     length = len(os.fsencode(image_id))
     if length > LONGEST_ID:

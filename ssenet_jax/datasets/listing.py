@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ssenet_jax.datasets.records import read_bytes
-from ssenet_jax.messages import quoted, shown
+from ssenet_jax.messages import is_printable, quoted, shown
 
 COLUMNS = ("image", "labels")
 NONE = "-"  # the label of a photo that shows none of the classes
@@ -86,7 +86,7 @@ def _read_row(place: str, columns: list[str], values: list[str]) -> Row:
 def _inside(image: str, place: str) -> str:
     if not image:
         raise ValueError(f"{place}: no image; name a file, or remove the row")
-    if not image.isprintable():
+    if not is_printable(image):
         raise ValueError(f"{place}: the image {quoted(image)} holds control characters; look for a quote left open")
     if posixpath.isabs(image) or ntpath.splitdrive(image)[0] or ".." in image.replace("\\", "/").split("/"):
         raise ValueError(
@@ -115,7 +115,7 @@ def read_labels(text: str, image: str, place: str) -> tuple[str, ...]:
 
 
 def _unfit(label: str, *, is_alone: bool) -> str:
-    if not label.isprintable():
+    if not is_printable(label):
         return "holds a line break or control character; look for a quote that is not closed"
     if any(separator in label for separator in _OTHER_SEPARATORS):
         return "looks like several; separate labels by ;"

@@ -19,6 +19,7 @@ SKIP_REMEDY = "put it there, or set config.data.on_error=skip to leave it out"
 _DECODE_REMEDY = "replace the file, or set config.data.on_error=skip to leave it out"
 _LARGEST_FILE = 1 << 30
 _STRIP_PIXELS = 1 << 22  # what is converted at once, so that a large photo is not held in several modes
+_PHOTOMETRIC = 262  # the tag of a TIFF that says whether zero is black or white
 _DARKEST = 16  # a photo of 16 bits whose upper bytes all lie below this was meant as 8 or 12 bits
 # of the machine, or of a disk in the network, which may well read the file another time
 PASSING = (
@@ -151,6 +152,8 @@ def _upright_rgb(image: ImageFile.ImageFile) -> UInt8[np.ndarray, "h w 3"]:
     if image.mode in ("I", "F"):
         raise ValueError("it has 32 bits a channel; save it with 8 bits a channel")
     is_deep = ";16" in f"{image.mode} {image.tile}"
+    # Pillow turns a TIFF whose white is zero at 8 bits alone
+    is_negative = image.mode.startswith("I;16") and getattr(image, "tag_v2", {}).get(_PHOTOMETRIC) == 0
     ImageOps.exif_transpose(image, in_place=True)
     rgb = np.empty((image.height, image.width, 3), np.uint8)
     rows = max(1, _STRIP_PIXELS // image.width)
@@ -159,7 +162,7 @@ def _upright_rgb(image: ImageFile.ImageFile) -> UInt8[np.ndarray, "h w 3"]:
         rgb[top:bottom] = np.asarray(_to_rgb(image.crop((0, top, image.width, bottom))))
     if is_deep and rgb.max() < _DARKEST:
         raise ValueError("its 16 bits a channel hold values of fewer bits, so it is all dark; save it with 8")
-    return rgb
+    return 255 - rgb if is_negative else rgb
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:

@@ -197,7 +197,10 @@ def _prepare(devkit: Path, split: str, classes: dict[str, list[str]], target: Pa
 def _build(builder: Voc12, target: Path) -> None:
     tfds.disable_progress_bar()
     with contextlib.redirect_stdout(io.StringIO()):  # tfds announces a download that does not happen
-        builder.download_and_prepare()
+        try:
+            builder.download_and_prepare()
+        except RuntimeError as error:  # so array_record says that a disk is full
+            raise OSError(" ".join(str(error).split())) from error
     try:
         os.rename(builder.data_dir, target)
     except OSError:

@@ -13,7 +13,7 @@ from ssenet_jax.experiments.experiment import Column, Experiment
 from ssenet_jax.experiments.results import Figure, Run, by_variant, figure
 from ssenet_jax.report.templates import template
 from ssenet_jax.stages import final
-from ssenet_jax.stages.manifest import settings_hash
+from ssenet_jax.stages.manifest import read_manifest, settings_hash
 
 
 def write(experiment: Experiment, runs: Sequence[Run], folder: Path) -> Path:
@@ -54,7 +54,8 @@ def write(experiment: Experiment, runs: Sequence[Run], folder: Path) -> Path:
 
 
 def _is_complete(run: Run) -> bool:
-    return all((run.workdir / "manifests" / f"{stage}.json").exists() for stage in run.stages)
+    held = {stage: read_manifest(run.workdir / "manifests" / f"{stage}.json") for stage in run.stages}
+    return all(made and made.settings == final.settings_of(stage, run.config) for stage, made in held.items())
 
 
 def _heading(column: Column, run: Run, on_voc: bool) -> dict:

@@ -9,6 +9,7 @@ from ml_collections import ConfigDict
 
 from ssenet_jax import artifacts
 from ssenet_jax.experiments.experiment import Column, Variant
+from ssenet_jax.stages import final
 from ssenet_jax.stages.context import Context
 
 
@@ -29,9 +30,10 @@ class Run(NamedTuple):
     stages: tuple[str, ...]
 
     def record(self, stage: str, split: str) -> dict | None:
-        """The metrics of a stage, None before there are any. `split` is a key of the config's section data."""
+        """The metrics of a stage, None before there are any of this config. `split` is a key of its section data."""
         path = Context(self.config, self.workdir).metrics(stage, self.config.data[split])
-        return artifacts.read_json(path) if path.exists() else None
+        record = artifacts.read_json(path) if path.exists() else None
+        return record if record and final.is_of(record, stage, self.config) else None
 
 
 class Figure(NamedTuple):

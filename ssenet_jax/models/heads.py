@@ -121,6 +121,9 @@ class FixedFeatures(Network):
     Args:
         stride: as for `AffinityNet`.
 
+    Raises:
+        ValueError: the stride does not divide that of conv4.
+
     Examples:
         >>> import jax, jax.numpy as jnp
         >>> model, images = FixedFeatures(width=1 / 16), jnp.zeros((1, 64, 48, 3))
@@ -149,6 +152,8 @@ class FixedFeatures(Network):
         std = jnp.array(backbone_row(self.backbone).std, jnp.float32) / 255
         colour = pool_cells(images * inside * std[None, None, None], self.stride) / jnp.maximum(share, 1e-6)
         conv4, stride = taps["conv4"].astype(jnp.float32), self.tap_strides[0]
+        if stride % self.stride:
+            raise ValueError(f"FixedFeatures' stride is {self.stride}; it has to divide conv4's, {stride}")
         if stride != self.stride:
             conv4 = _enlarge(conv4, stride // self.stride, strided_sizes(sizes, stride), (rows, columns))
         valid = (share > 0).astype(jnp.float32)

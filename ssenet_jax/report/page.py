@@ -1,6 +1,5 @@
 """report.html: what a run reached and how it looks, as one file that needs nothing else to be shown."""
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,6 +10,7 @@ from ssenet_jax.palette import palette
 from ssenet_jax.report.charts import Chart, line_chart
 from ssenet_jax.report.gallery import Shown, gallery
 from ssenet_jax.report.templates import template
+from ssenet_jax.training.logs import read_lines
 
 
 def write(
@@ -161,11 +161,7 @@ def _over_steps(entries: Sequence[Mapping[str, Any]], name: str, factor: float =
 def _read_log(path: Path) -> list[dict[str, Any]]:
     """The lines of a log; where a resumed run wrote a step again, the later line counts."""
     entries: dict[int, dict[str, Any]] = {}
-    for line in path.read_text(encoding="utf-8").splitlines():
-        try:
-            entry = json.loads(line)
-        except json.JSONDecodeError:
-            continue  # a run that was killed leaves a part of a line
+    for entry in read_lines(path):
         entries.setdefault(entry["step"], {}).update(entry)
     return [entries[step] for step in sorted(entries)]
 

@@ -14,6 +14,7 @@ from ssenet_jax.datasets.augment import resize_mask
 from ssenet_jax.datasets.records import IGNORE
 from ssenet_jax.datasets.transforms import seed_labels
 from ssenet_jax.stages.context import Place
+from ssenet_jax.stages.manifest import changed_images
 from ssenet_jax.stages.seeds import Background
 from ssenet_jax.stages.table import LABEL_NEEDS, LABELS, SEEDS, place_of
 from ssenet_jax.training.logs import Progress
@@ -45,6 +46,16 @@ def scores_place(workdir: Path) -> Place | None:
     """Where the scores of a run lie that decide its masks: the walk's, or else the CAMs; None before there are any."""
     places = (place_of(name, workdir) for source in ("walk", "cam") for name in LABEL_NEEDS[source])
     return next((place for place in places if any(place.folder.glob("*.npz"))), None)
+
+
+def changed_since(workdir: Path, split: str, source: Source) -> list[str]:
+    """The ids of the photos of which a run has scores that are not of what the photo or its labels are now."""
+    place, prefix = scores_place(workdir), f"{split}/"
+    if place is None:
+        return []
+    now = {prefix + image_id: state for image_id, state in source.fingerprints().items()}
+    changed = changed_images(workdir / "manifests" / f"{place.stage}.json", now)
+    return [image.removeprefix(prefix) for image in changed]
 
 
 def measure(scores: Cam, background: Background, seeds: np.ndarray | None, labels: np.ndarray | None) -> Doubt:

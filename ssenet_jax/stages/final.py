@@ -1,5 +1,6 @@
 """What tells how a run went: metrics of every stage, the table at the end, the report."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -7,6 +8,7 @@ from ml_collections import ConfigDict
 
 from ssenet_jax import artifacts
 from ssenet_jax.checkpoint import steps
+from ssenet_jax.datasets import Source
 from ssenet_jax.report import page
 from ssenet_jax.report.gallery import Shown
 from ssenet_jax.stages import doubt, labels, manifest, reviewed, score
@@ -89,19 +91,41 @@ def evaluate(context: Context, name: str) -> None:
     config_hash = manifest.settings_hash(settings_of(name, context.config))
     subjects = score.subjects(context, place_of(name, context.workdir), row.images(context), config_hash)
     for record in row.score(context, subjects):
-        record["evaluate_hash"] = _evaluate_hash(context)
+        record["evaluate_hash"] = _evaluate_hash(context.config)
+        record["masks_hash"] = _masks_hash(row.images(context)[record["split"]])
         artifacts.write_json(context.metrics(name, record["split"]), record)
         context.say(_line(record))
 
 
 def is_scored(name: str, context: Context) -> bool:
-    """Whether the figures that a stage has were made under the config's section `evaluate`."""
-    found = [artifacts.read_json(path) for path in context.workdir.glob(f"metrics/{name}.*.json")]
-    return all(record.get("evaluate_hash") == _evaluate_hash(context) for record in found)
+    """Whether a stage has its figures, made under the config's section `evaluate` and of the masks as they are now."""
+    row = TABLE[name]
+    if row.score is None or row.images is None:
+        return True
+    for split, source in row.images(context).items():
+        path = context.metrics(name, split)
+        record = artifacts.read_json(path) if path.exists() else None
+        if record is None and source.has_masks:
+            return False
+        if record and not (is_of(record, name, context.config) and record.get("masks_hash") == _masks_hash(source)):
+            return False
+    return True
 
 
-def _evaluate_hash(context: Context) -> str:
-    return manifest.settings_hash(context.config.evaluate.to_dict())
+def is_of(record: Mapping, name: str, config: ConfigDict) -> bool:
+    """Whether figures of a stage were made under a config, its section `evaluate` too."""
+    return (
+        record.get("config_hash") == manifest.settings_hash(settings_of(name, config))
+        and record.get("evaluate_hash") == _evaluate_hash(config)
+    )  # fmt: skip
+
+
+def _evaluate_hash(config: ConfigDict) -> str:
+    return manifest.settings_hash(config.evaluate.to_dict())
+
+
+def _masks_hash(source: Source) -> str:
+    return manifest.settings_hash(source.mask_fingerprints())
 
 
 def evaluate_all(context: Context) -> None:

@@ -130,7 +130,8 @@ def class_maps(model: Any, variables: Mapping, images: Array, sizes: Array | Non
     """Applies a classifier; `sizes` as for `CamNet`."""
     output, _ = model.apply(variables, images, sizes=sizes)
     raw, cam = (maps[..., 1:] for maps in output) if isinstance(model, SeamNet) else (output, output)
-    return ClassMaps(cam.astype(jnp.float32), jnp.mean(raw.astype(jnp.float32), axis=(1, 2)))
+    valid = None if sizes is None else valid_pixels(raw, _cells(model, sizes))[..., None]
+    return ClassMaps(cam.astype(jnp.float32), jnp.mean(raw.astype(jnp.float32), axis=(1, 2), where=valid))
 
 
 def _cells(model: Any, sizes: Array) -> Array:

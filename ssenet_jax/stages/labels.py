@@ -1,6 +1,6 @@
 """The stages that turn scores into seeds and label maps."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -9,12 +9,30 @@ from ssenet_jax.artifacts import Cam, mask_origin, read_cam, read_seeds, write_m
 from ssenet_jax.crf import pick_backend
 from ssenet_jax.datasets.augment import resize_mask
 from ssenet_jax.equivariance import linear_matrix
+from ssenet_jax.messages import shown
 from ssenet_jax.stages import apply, batching, seeds
 from ssenet_jax.stages.context import Context, Job, Place
 from ssenet_jax.stages.reviewed import fingerprints, label_map, read_decisions
 from ssenet_jax.stages.seeds import Background
 
 AHEAD = 8  # label maps in the making
+
+
+def check(context: Context, names: Collection[str]) -> None:
+    """Finds out before a training what would stop one of these stages after it.
+
+    Raises:
+        ValueError: labels are to be masks, and an image has none.
+        ImportError: a CRF is asked for that is not installed.
+    """
+    settings = context.config.labels
+    if "label" in names and settings.source == "masks":
+        have = context.train_source.mask_fingerprints()
+        for image_id in context.train_source.ids:
+            if not have.get(image_id):
+                raise _lacks_mask(image_id)
+    if "refine_seeds" in names or ("label" in names and settings.crf and settings.source != "masks"):
+        pick_backend(context.config.crf.backend)
 
 
 def refine_seeds(context: Context, job: Job) -> None:
@@ -81,10 +99,15 @@ def _write_reviewed(context: Context, job: Job) -> Job:
 
 
 def origins(context: Context, place: Place) -> dict[str, str]:
-    """By id the fingerprint of the review that a label map was made from, empty for one that no person decided."""
+    """By id the fingerprint of the review that a label map was made from, empty for one that no person decided.
+
+    A label map that is gone has that which it will be made from.
+    """
     ((split, source),) = context.training_images().items()
     files = {image_id: place.file(image_id, split) for image_id in source.ids}
-    return {image_id: mask_origin(file) for image_id, file in files.items() if file.exists()}
+    there = {image_id: file for image_id, file in files.items() if file.exists()}
+    now = {} if len(there) == len(files) else fingerprints(context.workdir, read_decisions(context.workdir))
+    return {i: mask_origin(file) if i in there else now.get(i, "") for i, file in files.items()}
 
 
 def made_otherwise(context: Context, place: Place) -> set[str]:
@@ -117,8 +140,12 @@ def _from_seeds(place, record):
 
 def _from_masks(place, record):
     if "mask" not in record:
-        raise ValueError(f"labels.source is 'masks', and image {record['id']} has none; give it one, or leave it out")
+        raise _lacks_mask(record["id"])
     return record["mask"]
+
+
+def _lacks_mask(image_id: str) -> ValueError:
+    return ValueError(f"labels.source is 'masks', and image {shown(image_id)} has none; give it one, or leave it out")
 
 
 def cam_scores(cam: Cam, size: tuple[int, int], stride: int) -> Cam:

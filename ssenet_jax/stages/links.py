@@ -7,9 +7,9 @@ from pathlib import Path
 from ml_collections import ConfigDict
 
 from ssenet_jax import artifacts
-from ssenet_jax.stages import facts, final, manifest
+from ssenet_jax.stages import doubt, facts, final, manifest
 from ssenet_jax.stages.context import Context
-from ssenet_jax.stages.reviewed import REVIEWED
+from ssenet_jax.stages.reviewed import REVIEWED, read_decisions
 from ssenet_jax.stages.table import TABLE, asked_for, needs_of, place_of
 
 
@@ -30,7 +30,7 @@ def take_over(config: ConfigDict, made: Path, workdir: Path, wanted: Collection[
 
     Raises:
         ValueError: nothing was run in the other workdir, it is the same one, or what was reviewed there is of other
-            classes.
+            classes or photos.
     """
     if made.resolve() == workdir.resolve():
         raise ValueError(f"--from={made} is the --workdir itself; give the run another --workdir")
@@ -38,9 +38,9 @@ def take_over(config: ConfigDict, made: Path, workdir: Path, wanted: Collection[
         raise ValueError(f"--from={made} holds no run; name the --workdir of one")
     theirs, linked, other = Context(config, made), [], ""
     if (made / REVIEWED).is_dir() and not (workdir / REVIEWED).exists():
-        differing = facts.other_classes(made, theirs.train_source.class_names)
+        differing = _reviewed_of_other(theirs)
         if differing and config.labels.source == "reviewed":
-            raise ValueError(f"--from={made} was reviewed with other classes: {differing}; leave --from out")
+            raise ValueError(f"--from={made} was reviewed with other {differing}; leave --from out")
         if not differing:
             link(workdir / REVIEWED, made / REVIEWED)
     left: set[str] = set()  # not taken
@@ -58,6 +58,15 @@ def take_over(config: ConfigDict, made: Path, workdir: Path, wanted: Collection[
             if row.stale and row.stale(theirs, place_of(name, made)):
                 changing.add(name)
     return linked, other
+
+
+def _reviewed_of_other(theirs: Context) -> str:
+    """In words, which classes or photos were others when a person reviewed them; "" where none were."""
+    if differing := facts.other_classes(theirs.workdir, theirs.train_source.class_names):
+        return f"classes: {differing}"
+    changed = doubt.changed_since(theirs.workdir, theirs.config.data.train_split, theirs.train_source)
+    decided = [image_id for image_id in changed if image_id in read_decisions(theirs.workdir)]
+    return f"photos: {len(decided)} changed since ({decided[0]})" if decided else ""
 
 
 def _why_not(name: str, theirs: Context, *, as_need: bool, reads_new: bool) -> str:

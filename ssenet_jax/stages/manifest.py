@@ -128,6 +128,21 @@ def check_manifest(
     return manifest.complete
 
 
+def changed_images(path: Path, images: Mapping[str, str]) -> list[str]:
+    """The images of a stage's manifest that are no more what they were; those that came or went are not counted.
+
+    Args:
+        path: of the manifest.
+        images: as `MadeFrom.images`, as they are now.
+    """
+    manifest = read_manifest(path)
+    return [] if manifest is None else _changed(manifest.made_from.images, images)
+
+
+def _changed(made: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
+    return [image for image, state in made.items() if now.get(image, state) != state]
+
+
 def differing(made: Mapping[str, Any], asked: Mapping[str, Any]) -> str:
     """The first key in which two groups of settings differ; "" when they are equal."""
     keys = [key for key in sorted(made.keys() | asked.keys()) if made.get(key, _ABSENT) != asked.get(key, _ABSENT)]
@@ -163,7 +178,7 @@ def _compare_data(holds: str, made: MadeFrom, now: MadeFrom, *, grows: bool) -> 
     for key in [key for key in keys if key not in lists]:
         told = f"{key} was {_short(was.get(key))} and is {_short(is_now.get(key))}"
         raise ValueError(f"{holds} from other data: {told}; use another --workdir, or set it back")
-    changed = [image for image, state in made.images.items() if now.images.get(image, state) != state]
+    changed = _changed(made.images, now.images)
     changes: dict[str, Collection[str]] = {"changed since": changed}
     if not grows:
         changes |= {"were added": now.images.keys() - made.images, "were removed": made.images.keys() - now.images}

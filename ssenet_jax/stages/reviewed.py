@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ssenet_jax.artifacts import write_mask, write_text
+from ssenet_jax.artifacts import replacing, write_mask
 from ssenet_jax.datasets.records import IGNORE, decode_mask
 
 REVIEWED = "reviewed"  # the folder below the workdir
@@ -77,20 +77,23 @@ def _decision(path: Path, line: int, entry: Mapping) -> Decision:
     return Decision(entry["id"], entry["decision"], alpha, entry["time"])
 
 
-def write_decisions(workdir: Path, decisions: Mapping[str, Decision]) -> None:
-    """Writes `reviewed.csv`. What a row accepts or corrects must lie beside it before: a reader trusts the row."""
+def write_decisions(
+    workdir: Path, decisions: Mapping[str, Decision], masks: Mapping[str, np.ndarray] | None = None
+) -> None:
+    """Writes `reviewed.csv`, and masks by id, (h, w) class indices at the photo's own size, that its rows are of.
+
+    Nothing takes its place before all is written, so that on a full disk row and mask stay what they were.
+    """
     text = io.StringIO(newline="")
     rows = csv.writer(text, lineterminator="\n")
     rows.writerow(Decision._fields)
     for row in decisions.values():
         alpha = "" if row.alpha is None else f"{row.alpha:g}"
         rows.writerow((row.id, row.decision, alpha, row.time))
-    write_text(workdir / REVIEWED / "reviewed.csv", text.getvalue())
-
-
-def write_reviewed_mask(workdir: Path, image_id: str, mask: np.ndarray) -> None:
-    """Writes (h, w) class indices at the photo's own size."""
-    write_mask(mask_path(workdir, image_id), mask)
+    with replacing(workdir / REVIEWED / "reviewed.csv") as temporary:
+        temporary.write_text(text.getvalue(), encoding="utf-8")
+        for image_id, mask in (masks or {}).items():
+            write_mask(mask_path(workdir, image_id), mask)
 
 
 def label_map(workdir: Path, decision: Decision, size: tuple[int, int], num_classes: int) -> np.ndarray:

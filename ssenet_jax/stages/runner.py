@@ -12,7 +12,7 @@ from ssenet_jax import artifacts
 from ssenet_jax.bounds import check
 from ssenet_jax.datasets import Source
 from ssenet_jax.models import BACKBONES
-from ssenet_jax.stages import facts, final, manifest, train
+from ssenet_jax.stages import facts, final, labels, manifest, train
 from ssenet_jax.stages.context import Context, Job
 from ssenet_jax.stages.links import part, take_over
 from ssenet_jax.stages.table import TABLE, asked_for, needs_of, place_of
@@ -55,11 +55,12 @@ def run_stages(config: ConfigDict, workdir: Path, names: tuple[str, ...] = (), *
         # a run that is refused leaves what the workdir says of itself
         facts.check_classes(workdir, context.train_source.class_names)
         complete = {name: final.is_complete(name, context) for name in TABLE if name in wanted}
-        for name in asked_for(config) if "evaluate" in wanted else ():
+        for name in asked_for(config) if wanted & FINAL.keys() else ():
             final.is_complete(name, context, as_need=True)
         trainings = [name for name, is_complete in complete.items() if TABLE[name].training and not is_complete]
         for name in trainings:
             train.check(context, TABLE[name].training)
+        labels.check(context, {name for name, is_complete in complete.items() if not is_complete})
         for name in trainings:
             _tell_if_short(name, context)
         if context.is_writer:

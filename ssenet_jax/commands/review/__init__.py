@@ -12,6 +12,7 @@ from ssenet_jax import artifacts, datasets
 from ssenet_jax.commands.configs import refuse_words
 from ssenet_jax.commands.review.album import Album
 from ssenet_jax.commands.review.ledger import Ledger
+from ssenet_jax.messages import quoted
 from ssenet_jax.stages import doubt
 from ssenet_jax.stages.facts import check_classes, read_config
 from ssenet_jax.stages.reviewed import REVIEWED
@@ -51,7 +52,7 @@ def open_album(config: ConfigDict, workdir: Path) -> Album:
     """The photos of a run that have scores; measures their doubt where that was not done before.
 
     Raises:
-        ValueError: the run has no scores yet, or the photos are not where they were.
+        ValueError: the run has no scores yet, the photos are not where they were, or they are others.
     """
     scores = doubt.scores_place(workdir)
     if scores is None:
@@ -61,6 +62,11 @@ def open_album(config: ConfigDict, workdir: Path) -> Album:
     split = config.data.train_split
     source = datasets.load(config.data, split)
     check_classes(workdir, source.class_names)
+    if changed := doubt.changed_since(workdir, split, source):
+        raise ValueError(
+            f"{workdir} holds masks of other photos: {len(changed)} changed since ({quoted(changed[0])}); put them"
+            " back, or run again in another --workdir and review that"
+        )
     doubts = doubt.measure_all(workdir, config.labels, {split: source})
     if not doubts:
         raise ValueError(f"none of the {len(source)} photos in {config.data.root or '.'} has scores in {scores.folder}")

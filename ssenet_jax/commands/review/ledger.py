@@ -1,7 +1,7 @@
 """What a person decides, saved one photo at a time: a save that does not know of the one before is refused."""
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -42,7 +42,7 @@ class Ledger:
     def save(
         self, image_id: str, decision: str, alpha: float | None, known: str, mask_of: Callable[[], np.ndarray] | None
     ) -> Decision:
-        """Saves a decision: first its mask, then the row that makes it count.
+        """Saves a decision: its mask, and the row that makes it count.
 
         Args:
             image_id: of a photo of the run.
@@ -57,10 +57,9 @@ class Ledger:
         """
         with self._lock:
             self._check(image_id, known)
-            if mask_of is not None:
-                reviewed.write_reviewed_mask(self._workdir, image_id, mask_of())
+            masks = {} if mask_of is None else {image_id: mask_of()}
             row = Decision(image_id, decision, alpha, reviewed.now())
-            self._write(image_id, {**self._decisions, image_id: row})
+            self._write(image_id, {**self._decisions, image_id: row}, masks)
             return row
 
     def clear(self, image_id: str, known: str) -> None:
@@ -75,7 +74,9 @@ class Ledger:
         if (current.time if current else "") != known:
             raise Conflict(current)
 
-    def _write(self, image_id: str, decisions: dict[str, Decision]) -> None:
-        reviewed.write_decisions(self._workdir, decisions)
+    def _write(
+        self, image_id: str, decisions: dict[str, Decision], masks: Mapping[str, np.ndarray] | None = None
+    ) -> None:
+        reviewed.write_decisions(self._workdir, decisions, masks)
         self._decisions = decisions
         self._changed.append(image_id)
