@@ -47,9 +47,12 @@ def _matrix(size_in: Array, size_out: Array, length_in: int, length_out: int) ->
     """(length_out, length_in) weights of one axis; rows beyond the valid output are zero."""
     index = jnp.arange(length_out, dtype=jnp.int32)[:, None]
     pixel = jnp.arange(length_in, dtype=jnp.int32)[None, :]
-    # how far the centre of a pixel lies from that of an output pixel, in integers: positions would not fit in 24 bits
-    apart = (2 * pixel + 1) * size_out - (2 * index + 1) * size_in
-    away = apart.astype(jnp.float32) / (2 * jnp.maximum(size_in, size_out)).astype(jnp.float32)
+    # how far the centre of a pixel lies from that of an output pixel, in integers: positions would not fit in 24 bits,
+    # and without a common divisor a quarter of a pixel is a quarter even where a division is a product
+    divisor = jnp.gcd(size_in, size_out)
+    step_in, step_out = size_in // divisor, size_out // divisor
+    apart = (2 * pixel + 1) * step_out - (2 * index + 1) * step_in
+    away = apart.astype(jnp.float32) / (2 * jnp.maximum(step_in, step_out)).astype(jnp.float32)
     weights = jnp.where(pixel < size_in, _cubic(away), 0.0)
     total = jnp.sum(weights, axis=1, keepdims=True)
     return jnp.where(index < size_out, weights / total, 0.0)

@@ -13,10 +13,10 @@ def numpy_of(value: object) -> ModuleType:
     return jnp if isinstance(value, jax.Array) else np
 
 
-def radians(degrees: int | float | np.ndarray | Array) -> np.ndarray | Array:
+def radians(degrees: int | float | Array) -> np.float64 | Array:
     """An angle in radians, of at least float32: positions in an array are computed in its type."""
     if isinstance(degrees, jax.Array):
-        return jnp.deg2rad(degrees.astype(jnp.promote_types(degrees.dtype, jnp.float32)))
+        return jnp.deg2rad(degrees.astype(jnp.float32) if degrees.dtype.itemsize < 4 else degrees)
     return np.deg2rad(degrees)
 
 

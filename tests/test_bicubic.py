@@ -28,3 +28,11 @@ def test_each_image_is_resized_as_pillow_resizes_it_alone(scale):
         assert not row[wanted[0] :].any() and not row[:, wanted[1] :].any()
     differences = np.concatenate(differences)
     assert differences.max() <= 1 and differences.mean() < 1e-3
+
+
+@pytest.mark.parametrize("length, longer", [(3000, 4500), (4000, 2999)])
+def test_the_sides_of_large_photos_are_resized_as_exactly(length, longer):
+    image = np.random.default_rng(0).integers(0, 256, (4, length, 3), np.uint8)
+    sizes = jnp.array([[4, length]], jnp.int32), jnp.array([[4, longer]], jnp.int32)
+    found = np.asarray(resize_bicubic(jnp.asarray(image[None]), *sizes, (4, longer)))[0]
+    assert np.mean(found != resize_image(image, (4, longer))) < 1.5e-3

@@ -202,3 +202,9 @@ def test_accelerators_round_no_operator_whose_argument_is_traced(operator):
     images = jnp.zeros((1, 8, 8, 3))
     highest = jax.lax.Precision.HIGHEST
     assert precisions(regularised, 0.1, images, images) <= {(highest, highest)}
+
+
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
+def test_an_angle_of_half_precision_turns_as_its_number_does(dtype):
+    stripes = jnp.tile((jnp.arange(200, dtype=jnp.int32) % 2).astype(jnp.float32)[None, :, None, None], (1, 1, 200, 1))
+    np.testing.assert_allclose(eq.rotate(jnp.asarray(90, dtype))(stripes), eq.rotate(90)(stripes), atol=1e-3)

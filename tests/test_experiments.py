@@ -1,6 +1,7 @@
 """Experiments: what they share, what their page says, and that shards and kills change nothing."""
 
 import csv
+import itertools
 import threading
 from pathlib import Path
 
@@ -11,9 +12,13 @@ from ssenet_jax import artifacts, datasets
 from ssenet_jax.commands.configs import load_config
 from ssenet_jax.experiments import operators, page, predictions, runner, table1
 from ssenet_jax.experiments.experiment import Column, Experiment, Variant
+from ssenet_jax.experiments.results import by_variant
 from ssenet_jax.experiments.store import Store
 from ssenet_jax.main import main
+from ssenet_jax.stages import final
+from ssenet_jax.stages.context import Sampled
 from ssenet_jax.stages.facts import read_facts
+from ssenet_jax.stages.manifest import settings_hash, write_manifest
 from ssenet_jax.stages.table import TABLE
 from ssenet_jax.training import stop
 
@@ -49,6 +54,12 @@ def test_the_baseline_is_trained_once_for_all_experiments(scenes, tmp_path):
     assert len(places) == 1
 
 
+def hashes_of(run, stage="infer_cams"):
+    """What the figures of a run say of the config that they were made under."""
+    made_under = settings_hash(final.settings_of(stage, run.config))
+    return {"config_hash": made_under, "evaluate_hash": settings_hash(run.config.evaluate.to_dict())}
+
+
 def made_up(tmp_path, config, values):
     """Runs of two variants with seeds 0 and 1, and metrics as given: {(variant, seed): mIoU}."""
     variants = [Variant("baseline", {}), Variant("rate 0.3", {"ser.rate": 0.3})]
@@ -57,7 +68,7 @@ def made_up(tmp_path, config, values):
     runs = runner.runs_of(experiment, config, tmp_path / "made_up", 2)
     for run in runs:
         if (run.variant.name, run.seed) in values:
-            record = {"miou": values[run.variant.name, run.seed], "config_hash": f"hash{run.seed}"}
+            record = {"miou": values[run.variant.name, run.seed], **hashes_of(run)}
             artifacts.write_json(run.workdir / "metrics" / f"infer_cams.{config.data.train_split}.json", record)
     return experiment, runs
 
@@ -68,10 +79,11 @@ def test_the_page_has_mean_and_range_of_the_seeds_that_are_there(scenes, tmp_pat
     text = page.write(experiment, runs, tmp_path / "made_up").read_text()
     assert "<strong>45.0</strong> <small>40.0 to 50.0</small>" in text and "<strong>61.0</strong></td>" in text
     assert "rate_0.3/seed0" in text and "47.3" not in text and "http" not in text.replace("http://www.w3.org", "")
+    made_under = {name: [hashes_of(run)["config_hash"] for run in of] for name, of in by_variant(runs).items()}
     rows = list(csv.DictReader((tmp_path / "made_up" / "made_up.csv").read_text().splitlines()))
     assert [(row["variant"], row["seeds"], row["config_hashes"]) for row in rows] == [
-        ("baseline", "2", "hash0;hash1"),
-        ("rate 0.3", "1", "hash0"),
+        ("baseline", "2", ";".join(made_under["baseline"])),
+        ("rate 0.3", "1", made_under["rate 0.3"][0]),
     ]
     assert float(rows[0]["mean"]) == pytest.approx(0.45) and rows[0]["workdirs"] == "baseline/seed0;baseline/seed1"
     written = {path.name: path.read_bytes() for path in (tmp_path / "made_up").iterdir() if path.is_file()}
@@ -94,6 +106,10 @@ def test_the_papers_figures_stand_beside_those_on_voc(tmp_path):
     assert "<td>47.3</td>" in page.write(experiment, runs, tmp_path / "made_up").read_text()
 
 
+def no_images(context):
+    return {"train": Sampled(context.train_source, 0)}
+
+
 def fake(name, *, fails=lambda: False):
     """A stage that writes one number, made of the settings alone, and its metrics."""
 
@@ -104,12 +120,13 @@ def fake(name, *, fails=lambda: False):
         (job.writes.folder / str(context.config.classifier.steps)).mkdir(exist_ok=True)  # the last checkpoint
 
     def score(context, subjects):
-        record = {"split": "train", "stage": name, "config_hash": "h", "num_images": 1, "alpha": None}
         config = context.config
+        made_under = settings_hash(final.settings_of(name, config))
+        record = {"split": "train", "stage": name, "config_hash": made_under, "num_images": 1, "alpha": None}
         parts = (config.ser.rate, config.seed / 100, config.classifier.steps / 1e3, config.evaluate.alpha / 1e4)
         return [{**record, "miou": sum(parts)}]
 
-    return TABLE[name]._replace(run=run, score=score, images=TABLE[name].images and (lambda context: {}))
+    return TABLE[name]._replace(run=run, score=score, images=TABLE[name].images and no_images)
 
 
 @pytest.fixture
@@ -232,3 +249,45 @@ def test_every_experiment_runs_on_tiny_scenes(scenes, tmp_path, monkeypatch):
         assert rows and all(row["mean"] for row in rows if row["key"] not in ("m_fn", "m_fp"))
     assert read_facts(tmp_path / "table3" / "SSENet" / "seed0").class_names  # as of any run, so predict takes it
     assert len(list((tmp_path / "stages").glob("train_classifier-*"))) == 5
+
+
+def test_figures_of_a_config_that_was_changed_stay_off_the_page(scenes, tmp_path):
+    values = {("baseline", 0): 0.4, ("rate 0.3", 0): 0.61}
+    experiment, runs = made_up(tmp_path, scenes, values)
+    for run, stage in itertools.product(runs, runs[0].stages):
+        settings = final.settings_of(stage, run.config)
+        write_manifest(run.workdir / "manifests" / f"{stage}.json", settings, complete=True)
+    assert "4 of 4 runs are complete" in page.write(experiment, runs, tmp_path / "made_up").read_text()
+    scenes.classifier.steps = 9
+    experiment, runs = made_up(tmp_path, scenes, {})
+    text = page.write(experiment, runs, tmp_path / "made_up").read_text()
+    assert "0 of 4 runs are complete" in text and "40.0" not in text and "61.0" not in text
+
+
+def test_masks_that_come_later_or_are_corrected_are_scored(scenes, tmp_path, quick, monkeypatch):
+    store, config = Store(tmp_path / "store"), scenes
+    masks = {}
+    monkeypatch.setattr(Sampled, "mask_fingerprints", lambda source: dict(masks))
+    monkeypatch.setattr(
+        Sampled, "has_masks", property(lambda source: bool(masks), lambda source, value: None), raising=False
+    )
+    scored = []
+    row = fake("infer_cams")
+    quick.setitem(
+        TABLE, "infer_cams", row._replace(score=lambda *given: scored.append(1) or (row.score(*given) if masks else []))
+    )
+
+    def advance():
+        for stage in ("train_classifier", "infer_cams"):
+            if not store.is_complete(stage, config):
+                store.make(stage, config)
+            store.link(stage, config, tmp_path / "run")
+        before, scored[:] = len(scored), []
+        return before
+
+    assert advance() == 1  # when it was made
+    assert advance() == 0
+    masks["train_0"] = "one"
+    assert advance() == 1 and (tmp_path / "run" / "metrics" / "infer_cams.train.json").exists()
+    masks["train_0"] = "corrected"
+    assert advance() == 1

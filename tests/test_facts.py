@@ -48,3 +48,11 @@ def test_a_class_that_is_renamed_between_two_runs_is_refused(copied, capsys):
     assert run_again(copied) == 2
     assert "holds results of other classes: number 1 was 'cat' and is 'dog'" in capsys.readouterr().err
     assert facts.read_facts(copied).class_names == ("cat", "dog")
+
+
+@pytest.mark.parametrize("stage", ["report", "evaluate"])
+def test_a_report_of_another_config_is_refused_and_leaves_what_the_workdir_says(copied, stage, capsys):
+    before = read_json(copied / "config.json")
+    assert run_again(copied, "--config.classifier.lr=0.123", f"--stages={stage}") == 2
+    assert "classifier.lr" in capsys.readouterr().err
+    assert read_json(copied / "config.json") == before

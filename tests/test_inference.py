@@ -10,7 +10,7 @@ import pytest
 from ssenet_jax.datasets.augment import normalize, resize_image
 from ssenet_jax.equivariance import resize_to
 from ssenet_jax.models import BACKBONES, CamNet, SeamNet
-from ssenet_jax.models.layers import pool_cells
+from ssenet_jax.models.layers import pool_cells, zero_outside
 from ssenet_jax.seam import normalize_refined, resize_aligned
 from ssenet_jax.stages import batching, inference
 from ssenet_jax.stages.batching import Photos
@@ -146,3 +146,18 @@ def test_what_a_cell_says_is_laid_over_the_pixels_it_is_of_whatever_the_size(wid
     logits = np.log(probabilities[0, 24, :width, 0] / probabilities[0, 24, :width, 1])
     middle = slice(36, width - 36)  # within cells that are whole, and lie between others
     np.testing.assert_allclose(128 * logits[middle] + 127, ramp[middle], atol=1)
+
+
+def test_scores_of_classes_are_those_of_the_image_without_its_padding():
+    class Given(NamedTuple):
+        backbone: str = "efficientnet_lite0"
+        output_stride: int = 0
+
+        def apply(self, variables, images, sizes=None):
+            return zero_outside(pool_cells(images, 16), None if sizes is None else -(-sizes // 16)), {}
+
+    image = jax.random.normal(jax.random.key(0), (1, 32, 48, 2))
+    padded = jnp.pad(image, ((0, 0), (0, 32), (0, 16), (0, 0)))
+    alone = inference.class_maps(Given(), {}, image).scores
+    in_batch = inference.class_maps(Given(), {}, padded, jnp.array([[32, 48]], jnp.int32)).scores
+    np.testing.assert_allclose(in_batch, alone, atol=1e-6)

@@ -189,3 +189,17 @@ def test_a_loss_brings_in_no_network_library_and_no_input_pipeline():
     code = f"import sys, ssenet_jax.losses; print([m for m in {heavy} if m in sys.modules])"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "[]"
+
+
+def test_a_class_that_is_left_out_may_have_a_logit_of_minus_infinity():
+    logits = jnp.array([[[[-jnp.inf, 1.0, 2.0], [0.0, 1.0, 2.0]]]])
+    loss, gradient = jax.value_and_grad(losses.softmax_cross_entropy_ignore)(logits, jnp.array([[[0, 1]]]), ignore=0)
+    expected = losses.softmax_cross_entropy_ignore(logits[..., 1:, :], jnp.array([[[1]]]))
+    np.testing.assert_allclose(loss, expected, rtol=1e-6)
+    assert np.isfinite(gradient).all()
+
+
+def test_labels_of_eight_bits_are_told_from_classes_beyond():
+    labels = jnp.array([[[3]]], jnp.uint8)
+    loss = losses.softmax_cross_entropy_ignore(jnp.zeros((1, 1, 1, 300)), labels)
+    np.testing.assert_allclose(loss, np.log(300), rtol=1e-6)

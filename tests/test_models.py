@@ -136,6 +136,8 @@ def test_an_output_stride_that_a_backbone_has_not():
         shapes_of(CamNet(backbone="efficientnet_lite0", output_stride=4))
     with pytest.raises(ValueError, match="stride is 16; it has to divide conv4's, 8"):
         shapes_of(AffinityNet(backbone="efficientnet_lite0", stride=16))
+    with pytest.raises(ValueError, match="FixedFeatures' stride is 3; it has to divide conv4's, 8"):
+        shapes_of(FixedFeatures(backbone="efficientnet_lite0", stride=3))
 
 
 def test_the_distance_of_two_cells_weighs_their_colours_and_their_early_features():

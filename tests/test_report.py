@@ -248,3 +248,10 @@ def test_a_photo_with_none_of_the_classes_is_called_that_and_has_no_doubt(tmp_pa
     source = FakeSource("train_0", labels=(0, 0))
     text = " ".join(write(tmp_path, {"train": source}, ["train_0"], {"train_0": Doubt(0, 0, 0, None, [])}).text.split())
     assert "none of the classes" in text and "doubt 0.0 %" not in text
+
+
+@pytest.mark.parametrize("line", ["5", '{"step": "one"}'])
+def test_a_line_that_no_training_wrote_is_named(tmp_path, sources, line):
+    add_log(tmp_path, "train_classifier", [line, ""])
+    with pytest.raises(ValueError, match=r"train_classifier\.jsonl holds the line .* delete that line"):
+        write(tmp_path, sources)

@@ -1,6 +1,7 @@
 """Label maps made of what a person reviewed, and what tells that it changed."""
 
 import shutil
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -227,3 +228,28 @@ def test_masks_of_a_photo_that_was_replaced_are_neither_reviewed_nor_taken(ledge
     config.labels.source = "walk"
     take_over(config, workdir, tmp_path / "a changed", {"label"})
     assert not (tmp_path / "a changed" / "reviewed").exists()
+
+
+def test_a_label_map_that_is_gone_is_made_again_before_the_training_on_it(ledger, labelled, scored_run):
+    config, workdir = scored_run
+    decide(ledger, "a", "corrected", DRAWN)
+    labelled()
+    context, stage = Context(config, workdir), "train_segmenter"
+    path, settings = context.manifest(stage), final.settings_of(stage, config)
+    manifest.write_manifest(path, settings, complete=False, made_from=final.made_from(stage, context))
+    (workdir / "pseudo_labels/a.png").unlink()
+    assert not final.is_complete(stage, Context(config, workdir))  # that is, it is not refused
+    assert (labelled()[0]["a"] == 2).all()
+
+
+def test_what_a_label_stage_lacks_is_told_before_a_training(scored_run, monkeypatch):
+    config, workdir = scored_run
+    config.labels.source = "masks"
+    config.model.update({"norm": "batch", "frozen": (), "width": 1 / 32})  # for a training from nothing
+    with pytest.raises(ValueError, match="labels.source is 'masks', and image a has none"):
+        run_stages(config, workdir, ("train_classifier", "label"))
+    config.labels.source, config.crf.backend = "walk", "pydensecrf"
+    monkeypatch.setitem(sys.modules, "pydensecrf", None)
+    with pytest.raises(ImportError, match="pydensecrf is not installed"):
+        run_stages(config, workdir, ("train_classifier", "refine_seeds"))
+    assert not (workdir / "checkpoints").exists()

@@ -170,7 +170,8 @@ def test_refined_maps_reach_from_zero_to_one_inside_the_image():
     padded = normalize_refined(jnp.pad(maps, (*pads, (0, 0))), jnp.pad(jnp.ones((1, 6, 8), bool), pads))
     np.testing.assert_array_equal(padded[:, :6, :8], alone)
     assert not np.any(padded[:, 6:]) and not np.any(padded[:, :, 8:])
-    assert not np.any(normalize_refined(jnp.zeros((1, 3, 3, 1))))
+    for dtype in (jnp.float32, jnp.float16, jnp.bfloat16):
+        assert not np.any(normalize_refined(jnp.zeros((1, 3, 3, 1), dtype)))
 
 
 @pytest.fixture(scope="module")

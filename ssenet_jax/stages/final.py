@@ -102,14 +102,15 @@ def is_scored(name: str, context: Context) -> bool:
     row = TABLE[name]
     if row.score is None or row.images is None:
         return True
-    for split, source in row.images(context).items():
-        path = context.metrics(name, split)
-        record = artifacts.read_json(path) if path.exists() else None
-        if record is None and source.has_masks:
-            return False
-        if record and not (is_of(record, name, context.config) and record.get("masks_hash") == _masks_hash(source)):
-            return False
-    return True
+    sources = row.images(context)
+    paths = {split: context.metrics(name, split) for split in sources}
+    records = {split: artifacts.read_json(path) for split, path in paths.items() if path.exists()}
+    if any(source.has_masks and split not in records for split, source in sources.items()):
+        return False
+    return all(
+        is_of(record, name, context.config) and record.get("masks_hash") == _masks_hash(sources[split])
+        for split, record in records.items()
+    )
 
 
 def is_of(record: Mapping, name: str, config: ConfigDict) -> bool:

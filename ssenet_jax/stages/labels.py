@@ -1,6 +1,6 @@
 """The stages that turn scores into seeds and label maps."""
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -18,21 +18,25 @@ from ssenet_jax.stages.seeds import Background
 AHEAD = 8  # label maps in the making
 
 
-def check(context: Context, names: Collection[str]) -> None:
-    """Finds out before a training what would stop one of these stages after it.
+def check_seeds(context: Context) -> None:
+    """Raises an ImportError when the CRF that the config names is not installed."""
+    pick_backend(context.config.crf.backend)
+
+
+def check_labels(context: Context) -> None:
+    """As `check_seeds`, where label maps take a CRF.
 
     Raises:
-        ValueError: labels are to be masks, and an image has none.
-        ImportError: a CRF is asked for that is not installed.
+        ValueError: they are to be masks, and an image has none.
     """
-    settings = context.config.labels
-    if "label" in names and settings.source == "masks":
-        have = context.train_source.mask_fingerprints()
-        for image_id in context.train_source.ids:
+    settings, source = context.config.labels, context.train_source
+    if settings.source == "masks":
+        have = source.mask_fingerprints()
+        for image_id in source.ids:
             if not have.get(image_id):
                 raise _lacks_mask(image_id)
-    if "refine_seeds" in names or ("label" in names and settings.crf and settings.source != "masks"):
-        pick_backend(context.config.crf.backend)
+    elif settings.crf:
+        check_seeds(context)
 
 
 def refine_seeds(context: Context, job: Job) -> None:

@@ -12,7 +12,7 @@ from ssenet_jax import artifacts
 from ssenet_jax.bounds import check
 from ssenet_jax.datasets import Source
 from ssenet_jax.models import BACKBONES
-from ssenet_jax.stages import facts, final, labels, manifest, train
+from ssenet_jax.stages import facts, final, manifest, train
 from ssenet_jax.stages.context import Context, Job
 from ssenet_jax.stages.links import part, take_over
 from ssenet_jax.stages.table import TABLE, asked_for, needs_of, place_of
@@ -60,7 +60,9 @@ def run_stages(config: ConfigDict, workdir: Path, names: tuple[str, ...] = (), *
         trainings = [name for name, is_complete in complete.items() if TABLE[name].training and not is_complete]
         for name in trainings:
             train.check(context, TABLE[name].training)
-        labels.check(context, {name for name, is_complete in complete.items() if not is_complete})
+        for check_stage in (TABLE[name].check for name, is_complete in complete.items() if not is_complete):
+            if check_stage:
+                check_stage(context)
         for name in trainings:
             _tell_if_short(name, context)
         if context.is_writer:

@@ -39,6 +39,7 @@ class Stage(NamedTuple):
         picture: how the report shows its result for one image; None for no picture.
         stale: for stages with one file an image, the ids whose file is to be written again; None: never one.
         training: for stages that train, which of ``recipes.TRAININGS``.
+        check: raises, at the start of a run, what it would find out after a training; None: nothing.
     """
 
     title: str
@@ -51,6 +52,7 @@ class Stage(NamedTuple):
     picture: Picture | None = None
     stale: Callable[[Context, Place], Collection[str]] | None = None
     training: str = ""
+    check: Callable[[Context], None] | None = None
 
 
 def _cam_picture(image: np.ndarray, place: Place, image_id: str, split: str, alpha: float | None) -> np.ndarray:
@@ -122,7 +124,7 @@ TABLE = {
     ),
     "refine_seeds": Stage(
         "CRF seeds", labels.refine_seeds, ("infer_cams",), ("crf",), "seeds/{id}.npz",
-        Context.training_images, score_seeds,
+        Context.training_images, score_seeds, check=labels.check_seeds,
     ),
     "train_affinity": Stage(
         "AffinityNet", train.train_affinity, _started_from("affinity", "refine_seeds"), ("affinity",),
@@ -135,6 +137,7 @@ TABLE = {
     "label": Stage(
         "Label", labels.label, _label_needs, lambda config: ("labels", *(("crf",) if config.labels.crf else ())),
         "pseudo_labels/{id}.png", Context.training_images, score_masks, _label_picture, labels.made_otherwise,
+        check=labels.check_labels,
     ),
     "train_segmenter": Stage(
         "DeepLab", train.train_segmenter, _started_from("segmenter", "label"), _segmenter_sections,
