@@ -30,6 +30,12 @@ def decide(ledger, image_id, decision, mask=None, known=None):
     return ledger.save(image_id, decision, None, known.time if known else "", None if mask is None else lambda: mask)
 
 
+def begin(stage, context):
+    """Leaves what a training leaves of itself that was begun and stopped."""
+    path, settings = context.manifest(stage), final.settings_of(stage, context.config)
+    manifest.write_manifest(path, settings, complete=False, made_from=final.made_from(stage, context))
+
+
 @pytest.fixture
 def labelled(scored_run):
     """Runs the stage `label` on what was reviewed; gives the label maps by id, and their times."""
@@ -91,8 +97,7 @@ def test_a_training_on_labels_of_another_review_is_not_taken_for_done(ledger, la
     context = Context(*scored_run)
     row = decide(ledger, "a", "corrected", DRAWN)
     labelled()
-    path, settings = context.manifest(stage), final.settings_of(stage, scored_run[0])
-    manifest.write_manifest(path, settings, complete=False, made_from=final.made_from(stage, context))
+    begin(stage, context)
     decide(ledger, "a", "rejected", known=row)
     assert not final.is_complete(stage, context)
     labelled()
@@ -104,9 +109,7 @@ def test_a_photo_that_nobody_reviewed_may_come_after_a_training_on_reviewed_ones
     config, workdir = scored_run
     decide(ledger, "a", "corrected", DRAWN)
     labelled()
-    context, stage = Context(config, workdir), "train_segmenter"
-    path, settings = context.manifest(stage), final.settings_of(stage, config)
-    manifest.write_manifest(path, settings, complete=False, made_from=final.made_from(stage, context))
+    begin(stage := "train_segmenter", Context(config, workdir))
     photos = Path(config.data.root)
     shutil.copy(photos / "images/b.png", photos / "images/new.png")
     with (photos / "train.csv").open("a") as file:
@@ -234,9 +237,7 @@ def test_a_label_map_that_is_gone_is_made_again_before_the_training_on_it(ledger
     config, workdir = scored_run
     decide(ledger, "a", "corrected", DRAWN)
     labelled()
-    context, stage = Context(config, workdir), "train_segmenter"
-    path, settings = context.manifest(stage), final.settings_of(stage, config)
-    manifest.write_manifest(path, settings, complete=False, made_from=final.made_from(stage, context))
+    begin(stage := "train_segmenter", Context(config, workdir))
     (workdir / "pseudo_labels/a.png").unlink()
     assert not final.is_complete(stage, Context(config, workdir))  # that is, it is not refused
     assert (labelled()[0]["a"] == 2).all()
