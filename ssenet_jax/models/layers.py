@@ -11,7 +11,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from ssenet_jax.models.convolution import convolve, pointwise, strided_pointwise
 from ssenet_jax.models.depthwise import depthwise_conv
@@ -29,13 +29,18 @@ def strided_sizes(sizes: Int[Array, "n 2"] | None, stride: int) -> Int[Array, "n
     return None if sizes is None else (sizes + (stride - 1)) // stride
 
 
+def valid_pixels(x: Float[Array, "n h w f"], sizes: Int[Array, "n 2"]) -> Bool[Array, "n h w"]:
+    """Which pixels, or cells, of padded arrays lie in each image's valid area."""
+    rows = jnp.arange(x.shape[1], dtype=sizes.dtype)[None, :] < sizes[:, :1]
+    columns = jnp.arange(x.shape[2], dtype=sizes.dtype)[None, :] < sizes[:, 1:]
+    return rows[:, :, None] & columns[:, None, :]
+
+
 def zero_outside(x: Float[Array, "n h w f"], sizes: Int[Array, "n 2"] | None) -> Float[Array, "n h w f"]:
     """Sets what lies below and to the right of each image's valid area to zero."""
     if sizes is None:
         return x
-    rows = jnp.arange(x.shape[1])[None, :] < sizes[:, :1]
-    columns = jnp.arange(x.shape[2])[None, :] < sizes[:, 1:]
-    return jnp.where((rows[:, :, None] & columns[:, None, :])[..., None], x, jnp.zeros((), x.dtype))
+    return jnp.where(valid_pixels(x, sizes)[..., None], x, jnp.zeros((), x.dtype))
 
 
 def pool_cells(x: Float[Array, "n h w f"], stride: int) -> Float[Array, "n h2 w2 f"]:

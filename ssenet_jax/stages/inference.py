@@ -14,7 +14,7 @@ from ssenet_jax.cam import fuse_scales
 from ssenet_jax.crf import jax_backend
 from ssenet_jax.equivariance import resize_valid
 from ssenet_jax.models import BACKBONES, SeamNet, output_size
-from ssenet_jax.models.layers import zero_outside
+from ssenet_jax.models.layers import valid_pixels, zero_outside
 from ssenet_jax.seam import normalize_refined, resize_aligned_valid
 from ssenet_jax.stages.batching import Photos
 
@@ -188,10 +188,3 @@ def _weighted(scores: Array, weights: Array) -> Array:
 @jax.jit
 def _argmax(scores: Array) -> Array:
     return jnp.argmax(scores, axis=-1).astype(jnp.uint8)
-
-
-def valid_pixels(x: Array, sizes: Array) -> Array:
-    """(n, h, w) which pixels of padded arrays are valid."""
-    inside_rows = jnp.arange(x.shape[1], dtype=sizes.dtype)[None] < sizes[:, :1]
-    inside_columns = jnp.arange(x.shape[2], dtype=sizes.dtype)[None] < sizes[:, 1:]
-    return inside_rows[:, :, None] & inside_columns[:, None, :]

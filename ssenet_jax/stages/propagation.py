@@ -10,9 +10,9 @@ from jaxtyping import Array, Bool, Float
 
 from ssenet_jax.contrast import border_contrast
 from ssenet_jax.equivariance import resize_valid
-from ssenet_jax.models.layers import pool_cells, zero_outside
+from ssenet_jax.models.layers import pool_cells, valid_pixels, zero_outside
 from ssenet_jax.random_walk import random_walk, transition
-from ssenet_jax.stages.inference import network_input, valid_pixels
+from ssenet_jax.stages.inference import network_input
 
 
 def walk_function(
