@@ -2,14 +2,14 @@
 
 import unicodedata
 
-LONGEST_LINE = 300
+LONGEST_LINE = 400  # a path, and as much again for what is wrong with it and the remedy
 LONGEST_PATH = 200
 LONGEST_NAME = 80
 _JOINERS = "\u200c\u200d"
 
 
 def one_line(text: object) -> str:
-    """A message as one line of at most 300 characters: what a terminal would obey is escaped, the middle cut out.
+    """A message as one line of at most 400 characters: what a terminal would obey is escaped, the middle cut out.
 
     The ends stay, because a message begins with the file and ends with the remedy.
     """

@@ -9,14 +9,15 @@ import tempfile
 import tracemalloc
 from pathlib import Path
 
-os.environ.setdefault("JAX_PLATFORMS", "cpu")
-os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
-# A cache of the tests' own; programs are compiled once for all of them, and for the commands that they start.
-_cache = tempfile.mkdtemp(prefix="ssenet_jax_tests_")
-atexit.register(shutil.rmtree, _cache, ignore_errors=True)
-os.environ["XDG_CACHE_HOME"] = _cache
-os.environ["JAX_COMPILATION_CACHE_DIR"] = os.path.join(_cache, "compiled")
-os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.5"
+if "PYTEST_XDIST_WORKER" not in os.environ:  # what follows is the same for all of pytest's processes
+    os.environ.setdefault("JAX_PLATFORMS", "cpu")
+    os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
+    # A cache of the tests' own; programs are compiled once for all of them, and for the commands that they start.
+    _cache = tempfile.mkdtemp(prefix="ssenet_jax_tests_")
+    atexit.register(shutil.rmtree, _cache, ignore_errors=True)
+    os.environ["XDG_CACHE_HOME"] = _cache
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = os.path.join(_cache, "compiled")
+    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.5"
 
 from jaxtyping import install_import_hook  # noqa: E402
 

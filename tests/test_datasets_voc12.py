@@ -154,7 +154,7 @@ def block_cache(root, voc):
         (break_annotation, r"2007_a\.xml is not XML"),
         (name_unknown_class, r"2007_a\.xml names the class 'unicorn'; expected one of aeroplane"),
         (take_objects_away, r"2007_a\.xml has no object"),
-        (list_twice, r"train\.txt, line 2: the id '2007_a' is also that of .*line 1"),
+        (list_twice, r"train\.txt, line 2: the id '2007_a' is also that of line 1; "),
         (empty_list, r"train\.txt is empty"),
         (lose_root, r"no VOC 2012 at /nowhere/VOCdevkit .*set config\.data\.root"),
         (block_cache, r"cannot write prepared records to .*set config\.data\.cache"),

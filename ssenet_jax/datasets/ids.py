@@ -25,12 +25,19 @@ def check_ids(listed: Iterable[tuple[str, str]], *, remedy: str = "rename or rem
         _check_id(image_id, place)
         other, where = first.setdefault(_file_key(image_id), (image_id, place))
         if where != place:
+            where = _place_beside(where, place)
             if other == image_id:
                 raise ValueError(f"{place}: the id {quoted(image_id)} is also that of {where}; {remedy}")
             raise ValueError(
                 f"{place}: the id {quoted(image_id)} is one file with {quoted(other)} of {where} on a disk that does"
                 " not tell letter case or Unicode forms apart; rename one"
             )
+
+
+def _place_beside(where: str, place: str) -> str:
+    """A place without its file where the other place names the same file: two long paths leave no room for the rest."""
+    file, _, line = where.rpartition(", ")
+    return line if file == place.rpartition(", ")[0] else where
 
 
 def _check_id(image_id: str, place: str) -> None:
