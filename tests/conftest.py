@@ -9,15 +9,15 @@ import tempfile
 import tracemalloc
 from pathlib import Path
 
-if "PYTEST_XDIST_WORKER" not in os.environ:  # what follows is the same for all of pytest's processes
-    os.environ.setdefault("JAX_PLATFORMS", "cpu")
-    os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
-    # A cache of the tests' own; programs are compiled once for all of them, and for the commands that they start.
-    _cache = tempfile.mkdtemp(prefix="ssenet_jax_tests_")
-    atexit.register(shutil.rmtree, _cache, ignore_errors=True)
-    os.environ["XDG_CACHE_HOME"] = _cache
-    os.environ["JAX_COMPILATION_CACHE_DIR"] = os.path.join(_cache, "compiled")
-    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.5"
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
+# A cache of this process's own; programs are compiled once for its tests and for the commands that they start.
+_cache = tempfile.mkdtemp(prefix="ssenet_jax_tests_")
+atexit.register(shutil.rmtree, _cache, ignore_errors=True)
+os.environ["XDG_CACHE_HOME"] = _cache
+os.environ["JAX_COMPILATION_CACHE_DIR"] = os.path.join(_cache, "compiled")
+os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "true"  # LLVM's take longer than they save here; see `compiling`
 
 from jaxtyping import install_import_hook  # noqa: E402
 
@@ -26,6 +26,8 @@ PURE_MODULES = (
     "metrics",
 )  # fmt: skip
 install_import_hook([f"ssenet_jax.{module}" for module in PURE_MODULES], "beartype.beartype")
+# Where numbers are compared with other code's, or to the last bit, programs are compiled as users compile them.
+OPTIMISED = {f"test_{module}" for module in (*PURE_MODULES, "crf_jax", "inference", "layers", "models_golden")}
 
 import jax  # noqa: E402
 import numpy as np  # noqa: E402
@@ -39,6 +41,18 @@ from ssenet_jax.config import paper_config  # noqa: E402
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
 flags.FLAGS.mark_as_parsed()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def compiling(request):
+    optimised = request.module.__name__.rpartition(".")[2] in OPTIMISED
+    if optimised:
+        jax.clear_caches()
+        jax.config.update("jax_disable_most_optimizations", False)
+    yield
+    if optimised:
+        jax.clear_caches()
+        jax.config.update("jax_disable_most_optimizations", True)
 
 
 @pytest.fixture
