@@ -69,7 +69,7 @@ def read_facts(workdir: Path) -> Facts:
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{path} is damaged ({error}); run ssenet run again, which writes it") from error
     for split, entry in splits.items():
-        check_ids(((image_id, f"{path}, {split}, {place}") for place, image_id in enumerate(entry.ids)))
+        check_ids(((image_id, f"{path}, {split}, image {place}") for place, image_id in enumerate(entry.ids, 1)))
     return Facts(names, splits)
 
 
