@@ -17,7 +17,7 @@ atexit.register(shutil.rmtree, _cache, ignore_errors=True)
 os.environ["XDG_CACHE_HOME"] = _cache
 os.environ["JAX_COMPILATION_CACHE_DIR"] = os.path.join(_cache, "compiled")
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
-os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "true"  # LLVM's take longer than they save here; see `compiling`
+os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "true"  # they take longer than they save here; see `compiling`
 
 from jaxtyping import install_import_hook  # noqa: E402
 
@@ -26,8 +26,8 @@ PURE_MODULES = (
     "metrics",
 )  # fmt: skip
 install_import_hook([f"ssenet_jax.{module}" for module in PURE_MODULES], "beartype.beartype")
-# Where numbers are compared with other code's, or to the last bit, programs are compiled as users compile them.
-OPTIMISED = {f"test_{module}" for module in (*PURE_MODULES, "crf_jax", "inference", "layers", "models_golden")}
+# Where numbers are compared with other code's, programs are compiled as users compile them.
+OPTIMISED = {f"test_{module}" for module in (*PURE_MODULES, "crf_jax", "inference", "layers", "models_golden", "optim")}
 
 import jax  # noqa: E402
 import numpy as np  # noqa: E402
@@ -45,6 +45,7 @@ flags.FLAGS.mark_as_parsed()
 
 @pytest.fixture(scope="module", autouse=True)
 def compiling(request):
+    """XLA's optimisations for a file of tests, on or off; programs of the other kind are forgotten between the two."""
     optimised = request.module.__name__.rpartition(".")[2] in OPTIMISED
     if optimised:
         jax.clear_caches()
