@@ -183,7 +183,7 @@ def write_mask(path: Path, mask: np.ndarray, *, origin: str = "") -> None:
 
 
 def read_mask(path: Path, num_classes: int | None = None, size: tuple[int, int] | None = None) -> np.ndarray:
-    """Reads a grey or palette PNG of class indices: (h, w) uint8.
+    """Reads a PNG of class indices, grey or with a palette: (h, w) uint8.
 
     Args:
         path: of the PNG.
@@ -198,11 +198,14 @@ def read_mask(path: Path, num_classes: int | None = None, size: tuple[int, int] 
     data = _bytes_of(path)
     try:
         with Image.open(io.BytesIO(data)) as image:
-            if image.mode not in ("L", "P"):
-                raise ValueError(f"its mode is {image.mode}, a label map has one channel of 8 bits")
+            if len(image.getbands()) > 1 or image.mode == "F":
+                raise ValueError(f"its mode is {image.mode}, a label map has one channel of whole numbers")
             if size is not None and image.size != (size[1], size[0]):
                 raise ValueError(f"it is {image.width} x {image.height} pixels, expected {size[1]} x {size[0]}")
-            mask = np.asarray(image, np.uint8)
+            mask = np.array(image)  # of 1 to 16 bits, as a person's own tools may have saved it
+            if (strange := mask[(mask < 0) | (mask > _IGNORE)]).size:
+                raise ValueError(f"it holds the class {strange[0]}, the largest is {_IGNORE}")
+            mask = mask.astype(np.uint8)
     except MemoryError:
         raise
     except Exception as error:  # the bytes are read, so whatever comes of them is theirs

@@ -26,6 +26,7 @@ def _number(low: float, high: float = math.inf, *, above: bool = False) -> Calla
     """A finite number from low, or above it, to high."""
     return lambda value: (
         isinstance(value, int | float)
+        and not isinstance(value, bool)
         and math.isfinite(value)
         and (value > low if above else value >= low)
         and value <= high
@@ -123,12 +124,19 @@ RULES = (
 )
 
 
+def _fits(rule: Rule, value: Any) -> bool:
+    try:
+        return rule.holds(value)
+    except TypeError:  # a file may have null, or a word, where a rule expects numbers
+        return False
+
+
 def check(config: Mapping) -> None:
     """Raises a ValueError that names every value of a config that cannot work, and what it may be."""
     wrong = []
     for key, value in flatten(config).items():
         for rule in RULES:
-            if re.fullmatch(rule.keys, key) and not rule.holds(value):
+            if re.fullmatch(rule.keys, key) and not _fits(rule, value):
                 shown = tuple(value) if isinstance(value, list) else value
                 wrong.append(f"{key} is {shown!r}; it must be {rule.words}")
     for name, section in config.items():

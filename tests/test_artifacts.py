@@ -142,6 +142,20 @@ def test_a_label_map_is_checked_against_its_photo_and_its_classes(tmp_path):
         artifacts.read_mask(path)
 
 
+@pytest.mark.parametrize("stored", [bool, np.uint8, np.uint16])
+def test_a_label_map_of_another_depth_that_a_person_put_there_is_read(tmp_path, stored):
+    mask = np.array([[0, 1, 1], [1, 0, 1]])
+    Image.fromarray(mask.astype(stored)).save(tmp_path / "m.png")
+    read = artifacts.read_mask(tmp_path / "m.png", num_classes=1)
+    np.testing.assert_array_equal(read, mask.astype(np.uint8), strict=True)
+
+
+def test_a_label_map_of_16_bits_with_a_class_that_does_not_fit_is_refused(tmp_path):
+    Image.fromarray(np.array([[0, 257]], np.uint16)).save(tmp_path / "m.png")
+    with pytest.raises(ValueError, match=r"m\.png is damaged \(it holds the class 257, the largest is 255\)"):
+        artifacts.read_mask(tmp_path / "m.png")
+
+
 def test_only_temporary_files_of_this_package_are_removed(tmp_path):
     name = f".{'0f' * 16}.ssenet-part"
     ours = [name, f"cams/{name}", f"predictions/val/{name}"]

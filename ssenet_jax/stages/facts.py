@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
 
+from ssenet_jax import bounds
 from ssenet_jax.artifacts import flatten, read_json, write_json, write_text
 from ssenet_jax.config import paper_config
 from ssenet_jax.datasets.ids import check_ids
@@ -115,7 +116,7 @@ def config_of(stored: Any, path: Path) -> ConfigDict:
     """A config from some of its sections as JSON holds them; the others stay as they are published.
 
     Raises:
-        ValueError: a key that this version does not have, or a value of another type; names the file.
+        ValueError: a key that this version does not have, or a value that cannot work; names the file.
     """
     config = paper_config()
     try:
@@ -123,6 +124,10 @@ def config_of(stored: Any, path: Path) -> ConfigDict:
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         reason = str(error).strip("\"'").partition(".")[0]
         raise ValueError(f"{path} does not hold a config of this version ({reason}); write it again") from error
+    try:
+        bounds.check(config)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
     return config
 
 
