@@ -140,7 +140,7 @@ def change_width(folder):
         (edit(class_names=["cat"]), "holds another network than its settings say"),
         (edit(config={"model": {"widht": 1.0}}), "model.json does not hold a config of this version"),
         (edit(config={"model": {"backbone": "resnet50"}}), "resnet50"),
-        (edit(config={"segment": {"scales": None}}), "model.json: segment.scales is None; it must be one or more numbers"),
+        (edit(config={"segment": {"scales": None}}), "model.json: segment.scales is None; it must be one or more"),
         (edit(config={"crf": {"srgb": -1.0}}), "model.json: crf.srgb is -1.0; it must be above 0"),
         (edit(config={"inference": {"batch_size": True}}), "model.json: inference.batch_size is True; it must be 0"),
         (change_width, "holds another network than its settings say: "),
