@@ -41,7 +41,7 @@ from ssenet_jax.random_walk import random_walk, transition  # noqa: E402
 from ssenet_jax.stages import batching, inference, propagation  # noqa: E402
 from ssenet_jax.training import objectives, operators  # noqa: E402
 from ssenet_jax.training.sharding import make_mesh  # noqa: E402
-from ssenet_jax.training.step import Recipe, create_state, make_step, state_shardings  # noqa: E402
+from ssenet_jax.training.step import Losses, Recipe, create_state, make_step, state_shardings  # noqa: E402
 
 IMAGES, VAL_IMAGES = 10_582, 1_449
 CAM, WALK, DEEP_LAB = "CAM, scales and mirror images", "features and walk", "DeepLab, scales and mirror images"
@@ -135,14 +135,14 @@ def step_of(what: str, setting: Setting, batch: int):
 
 def _with_ser(model):
     options = {"cam_size": "image", "normalize": "max", "classes": "all", "p": 2}
-    choices = operators.choices(("resize",), "one", {"rate": 0.3})
-    return objectives.scale_equivariance(model, choices, objectives.eta_schedule(1.0, 1000, 0.0), options)
+    (choice,) = operators.choices(("resize",), "one", {"rate": 0.3})
+    return objectives.scale_equivariance(model, choice, objectives.eta_schedule(1.0, 1000, 0.0), options)
 
 
 def _step(model, loss_fn, arrays: dict, batch: int):
     frozen = [(pattern, 0.0, 0.0) for pattern in default_frozen("resnet38")]
     groups = [*frozen, (".*bias", 2.0, 0.0), (".*", 1.0, 5e-4)]
-    recipe = Recipe(loss_fn, groups, 1000, batch, 1, 0.01, 0.9, 5e-4, 0)
+    recipe = Recipe(Losses((loss_fn,)), groups, 1000, batch, 1, 0.01, 0.9, 5e-4, 0)
     state, mesh = create_state(variables_of(model), recipe), make_mesh(1)
     placed = jax.device_put(state, state_shardings(state, mesh, shard_params=False))  # or its first step compiles twice
     step, held = make_step(recipe, state, mesh), [placed]

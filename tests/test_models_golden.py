@@ -26,7 +26,7 @@ from ssenet_jax.seam import pixel_correlation, resize_aligned, seam_loss
 from ssenet_jax.stages import batching, inference
 from ssenet_jax.training import optim, recipes
 from ssenet_jax.training.sharding import make_mesh
-from ssenet_jax.training.step import Recipe, create_state, make_step
+from ssenet_jax.training.step import Losses, Recipe, create_state, make_step
 
 GOLDEN = Path(__file__).parent / "golden"
 torch_name = torch_names("resnet38")
@@ -158,7 +158,7 @@ def test_three_training_steps_agree_with_the_authors(cam_net):
     _, variables = cam_net
     theirs = golden("ser")
     recipe = Recipe(
-        loss_fn=recipes.REGULARISERS["ser"].loss(paper_config(), CamNet(dropout=0.0), 10),
+        losses=recipes.REGULARISERS["ser"].loss(paper_config(), CamNet(dropout=0.0), 10),
         groups=SER_GROUPS,
         steps=10,
         batch_size=2,
@@ -277,7 +277,8 @@ def test_three_training_steps_of_seam_agree_with_the_authors(cam_net):
         return loss, (batch_stats, parts)
 
     groups = (*SER_GROUPS, (r"f[89][^/]*/kernel", 10.0, 5e-4))
-    recipe = Recipe(loss_fn, groups, steps=10, batch_size=2, accumulate=1, lr=0.001, power=0.9, momentum=5e-4, seed=0)
+    losses = Losses((loss_fn,))
+    recipe = Recipe(losses, groups, steps=10, batch_size=2, accumulate=1, lr=0.001, power=0.9, momentum=5e-4, seed=0)
     variables = on_backbone_of(cam_net[1], model)
     state = create_state(jax.tree.map(jnp.copy, variables), recipe)
     step = make_step(recipe, state, make_mesh(1))

@@ -50,8 +50,8 @@ def evaluate(loss_fn, variables, batch, step=0):
 
 def ser(net, eta=1.0, warmup=0.0, names=("resize",), draw="one", **arguments):
     """The loss with the regulariser over ten steps; half the size unless `arguments` say otherwise."""
-    forms = operators.choices(names, draw, {"rate": 0.5, **arguments})
-    return objectives.scale_equivariance(net, forms, objectives.eta_schedule(eta, 10, warmup), SER)
+    (choice,) = operators.choices(names, draw, {"rate": 0.5, **arguments})
+    return objectives.scale_equivariance(net, choice, objectives.eta_schedule(eta, 10, warmup), SER)
 
 
 def test_without_a_regulariser_there_is_one_branch(variables, batch):
@@ -114,18 +114,24 @@ def test_a_range_is_drawn_anew_each_step_and_a_number_is_not(variables, batch):
     assert len(set(regularisers(ser(Net(3), names=("translate",), shift=(-0.3, 0.3)), variables, batch))) == 8
 
 
-def test_a_range_of_rates_is_compiled_for_four(variables, batch):
-    assert len(operators.choices(("resize",), "one", {"rate": (0.4, 0.7)})) == operators.RATES
-    drawn = regularisers(ser(Net(3), rate=(0.25, 1.0)), variables, batch, steps=24)
-    each = {regularisers(ser(Net(3), rate=rate), variables, batch, steps=1)[0] for rate in (0.25, 0.5, 0.75, 1.0)}
-    assert set(drawn) == each
+def test_a_range_of_rates_is_compiled_for_four_that_are_drawn():
+    choices = operators.choices(("resize",), "one", {"rate": (0.25, 1.0)})
+    sizes = [choice.build(KEY)(jnp.zeros((1, 8, 8, 1))).shape[1] for choice in choices]
+    assert sizes == [2, 4, 6, 8] and len(sizes) == operators.RATES
+    at = operators.drawn(choices, seed=0)
+    taken = [at(done) for done in range(400)]
+    assert np.bincount(taken, minlength=4).min() > 70  # each a quarter of the time
+    assert taken == [operators.drawn(choices, seed=0)(done) for done in range(400)]
+    assert taken != [operators.drawn(choices, seed=1)(done) for done in range(400)]
 
 
 def test_of_several_operators_one_is_drawn_or_all_follow_each_other(variables, batch):
-    one = set(regularisers(ser(Net(3), names=("resize", "hflip")), variables, batch, steps=16))
-    alone = {regularisers(ser(Net(3), names=(name,)), variables, batch, steps=1)[0] for name in ("resize", "hflip")}
-    assert one == alone
-    both = regularisers(ser(Net(3), names=("resize", "hflip"), draw="all"), variables, batch)
+    names, moved = ("resize", "hflip"), jnp.arange(16.0).reshape(1, 4, 4, 1)
+    one = [choice.build(KEY)(moved) for choice in operators.choices(names, "one", {"rate": 0.5})]
+    assert one[0].shape == (1, 2, 2, 1)
+    np.testing.assert_array_equal(one[1], moved[:, :, ::-1])
+    alone = {regularisers(ser(Net(3), names=(name,)), variables, batch, steps=1)[0] for name in names}
+    both = regularisers(ser(Net(3), names=names, draw="all"), variables, batch)
     assert len(set(both)) == 1 and not set(both) & alone
 
 

@@ -22,7 +22,7 @@ from ssenet_jax.stages import runner, table
 from ssenet_jax.training import logs, objectives, operators
 from ssenet_jax.training import loop as train
 from ssenet_jax.training.sharding import global_batch, make_mesh, place
-from ssenet_jax.training.step import Recipe, create_state, make_step, state_shardings, variables_of
+from ssenet_jax.training.step import Losses, Recipe, create_state, make_step, state_shardings, variables_of
 from ssenet_jax.training.stop import listening
 
 GROUPS = (("front/.*", 0.0, 0.0), (".*/bias", 2.0, 0.0), ("norm/.*", 1.0, 0.0), (".*", 1.0, 5e-4))
@@ -68,12 +68,12 @@ class Batches:
 
 
 def small_recipe(dropout=0.5, steps=4, **changes):
-    forms = operators.choices(("resize",), "one", {"rate": 0.5})
+    (choice,) = operators.choices(("resize",), "one", {"rate": 0.5})
     options = {"normalize": "max", "classes": "present", "cam_size": "image", "p": 2}
     eta_at = objectives.eta_schedule(1.0, steps, 0.5)
-    loss_fn = objectives.scale_equivariance(SmallNet(dropout), forms, eta_at, options)
+    loss_fn = objectives.scale_equivariance(SmallNet(dropout), choice, eta_at, options)
     defaults = {"batch_size": BATCH, "accumulate": 1, "lr": 0.1, "power": 0.9, "momentum": 0.9, "seed": 3}
-    return Recipe(loss_fn, GROUPS, steps, **{**defaults, **changes})
+    return Recipe(Losses((loss_fn,)), GROUPS, steps, **{**defaults, **changes})
 
 
 @pytest.fixture(scope="module")
@@ -237,7 +237,7 @@ def test_accumulation_equals_the_full_batch():
     for accumulate in (1, 4):
         recipe = small_recipe(accumulate=accumulate)
         groups = ((".*", 1.0, 5e-4),)
-        recipe = recipe._replace(loss_fn=objectives.classifier(Plain()), groups=groups)
+        recipe = recipe._replace(losses=Losses((objectives.classifier(Plain()),)), groups=groups)
         mesh = make_mesh(4)
         state = create_state(variables, recipe)
         step = make_step(recipe, state, mesh)
@@ -248,6 +248,34 @@ def test_accumulation_equals_the_full_batch():
         results.append((metrics["loss"], state.trainable["head/kernel"]))
     np.testing.assert_allclose(results[0][0], results[1][0], rtol=1e-6)
     np.testing.assert_allclose(results[0][1], results[1][1], rtol=1e-5, atol=1e-7)
+
+
+def test_micro_batches_are_no_loop_on_a_cpu(variables):
+    """In which its convolutions would take fifty times as long."""
+
+    def convolutions(accumulate):
+        recipe, mesh = small_recipe(accumulate=accumulate), make_mesh(1)
+        state = create_state(variables, recipe)
+        shapes = {"image": jnp.zeros((BATCH, 12, 12, 3)), "labels": jnp.zeros((BATCH, 3))}
+        return make_step(recipe, state, mesh).lower(state, shapes).compile().as_text().count(" convolution(")
+
+    assert convolutions(4) == 4 * convolutions(1) > 0
+
+
+def test_each_step_takes_the_form_of_the_loss_whose_turn_it_is(tmp_path, variables, mesh):
+    def form_of(number):
+        plain = objectives.classifier(SmallNet())
+
+        def loss_fn(*arguments):
+            value, (statistics, _) = plain(*arguments)
+            return value, (statistics, {"form": jnp.float32(number)})
+
+        return loss_fn
+
+    turns = (1, 0, 2, 1)
+    recipe = small_recipe()._replace(losses=Losses(tuple(map(form_of, range(3))), turns.__getitem__))
+    run(tmp_path, variables, mesh, recipe=recipe)
+    assert [line["form"] for line in log_of(tmp_path)] == list(turns)
 
 
 def test_a_non_finite_loss_stops_with_all_that_is_known(tmp_path, variables, mesh):

@@ -113,7 +113,7 @@ def _lower(program: Program) -> Cost:
     """Lowers for CUDA; counts operations before the compiler's changes, and the gradients as what is sent."""
     jax.export.export(program.function, platforms=("cuda",))(*program.shapes)
     counted = program.function.lower(*program.shapes).cost_analysis()["flops"]
-    flops = counted * program.turns / program.parts + program.looped[0]
+    flops = counted / program.parts + program.looped[0]  # for a host device a step's micro-batches are no loop
     traffic = program.looped[1] or math.nan  # what is known of it by formula
     return Cost(True, math.nan, flops, program.gradients if program.parts > 1 else 0, traffic)
 

@@ -41,10 +41,9 @@ def check(context: Context, training: str) -> None:
     split_trainable(shapes["params"], recipe.groups)
     batch = recipes.batch_shapes(context.config, training, len(source.class_names), recipe.batch_size)
 
-    def loss(variables, rows):
-        return recipe.loss_fn(variables["params"], variables["batch_stats"], rows, jax.random.key(0), jnp.int32(0))
-
-    jax.eval_shape(loss, shapes, batch)
+    for loss_fn in recipe.losses.forms:
+        arguments = shapes["params"], shapes["batch_stats"], batch, jax.random.key(0), jnp.int32(0)
+        jax.eval_shape(loss_fn, *arguments)
 
 
 def train_baseline(context: Context, job: Job) -> None:

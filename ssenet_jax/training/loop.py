@@ -101,7 +101,11 @@ def fit(
     """
     hosts.wait_for_all(f"beginning of {records.name}")
     state = create_state({kind: variables.pop(kind) for kind in list(variables)}, recipe)
-    step_fn = make_step(recipe, jax.eval_shape(lambda: state), mesh, shard_params=shard_params)
+    shapes = jax.eval_shape(lambda: state)
+    step_fns = [
+        make_step(recipe, shapes, mesh, form=form, shard_params=shard_params)
+        for form in range(len(recipe.losses.forms))
+    ]
     with Checkpoints(records.checkpoints, keep=records.keep) as checkpoints:
         placed = state_shardings(state, mesh, shard_params=shard_params)
         start, state, sums = _begin(checkpoints, [state], placed, recipe, batches)
@@ -113,7 +117,7 @@ def fit(
             Progress(records.name, recipe.steps * size, start=start * size) as progress,
         ):
             tracker = _Tracker(recipe, records, log, progress, checkpoints, sums)
-            state = _run(state, step_fn, batches, range(start + 1, recipe.steps + 1), tracker, mesh, looks)
+            state = _run(state, step_fns, batches, range(start + 1, recipe.steps + 1), tracker, mesh, looks)
         return variables_of(state)
 
 
@@ -164,12 +168,13 @@ def _takes_up(loop: dict, batches: Any) -> bool:
     return True
 
 
-def _run(state, step_fn, batches, steps, tracker, mesh, looks):
-    records, checkpoints = tracker.records, tracker.checkpoints
+def _run(state, step_fns, batches, steps, tracker, mesh, looks):
+    records, checkpoints, recipe = tracker.records, tracker.checkpoints, tracker.recipe
     for step in steps:
         batch = dict(next(batches))
         ids = [str(i) for i in batch.pop("id", ())]
-        state, metrics = step_fn(state, sharding.global_batch(batch, tracker.recipe.batch_size, mesh))
+        step_fn = step_fns[recipe.losses.at(step - 1)]
+        state, metrics = step_fn(state, sharding.global_batch(batch, recipe.batch_size, mesh))
         tracker.add(step, metrics, ids)
         # all processes stop after the same step: the one that the first of them names
         stop = hosts.word_of_first(f"steps of {records.name}", "stop" if hosts.told_to_stop() else "") == "stop"

@@ -4,8 +4,7 @@ Each factory gives `loss_fn(params, batch_stats, batch, rng, step) -> (loss, (ne
 compute in bfloat16; every loss is computed in float32.
 """
 
-import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -20,7 +19,7 @@ from ssenet_jax.ser import two_branch_loss
 from ssenet_jax.training.operators import Choice
 from ssenet_jax.training.step import LossFn
 
-_OPERATOR, _CHOICE = 1, 2  # folded into a step's key for what is drawn beside the branches' dropout
+_OPERATOR = 1  # folded into a step's key for what is drawn beside the branches' dropout
 
 
 def eta_schedule(eta: float, total_steps: int, warmup: float) -> Callable[[jax.Array], jax.Array]:
@@ -50,7 +49,7 @@ def classifier(model: nn.Module) -> LossFn:
 
 
 def scale_equivariance(
-    model: nn.Module, operators: Sequence[Choice], eta_at: Callable[[jax.Array], jax.Array], options: Mapping[str, Any]
+    model: nn.Module, choice: Choice, eta_at: Callable[[jax.Array], jax.Array], options: Mapping[str, Any]
 ) -> LossFn:
     """The classifier's loss with the equivariance regulariser of SSENet.
 
@@ -58,7 +57,7 @@ def scale_equivariance(
 
     Args:
         model: CamNet.
-        operators: see `operators.choices`; each step draws one.
+        choice: of the operator; see `operators.choices`.
         eta_at: the regulariser's weight at a step; see `eta_schedule`.
         options: keywords of `ser.two_branch_loss`: cam_size, normalize, classes, p.
 
@@ -68,7 +67,7 @@ def scale_equivariance(
     Source: Eq. 1 and 2.
     """
 
-    def loss_with(choice: Choice, params, batch_stats, batch, rng, step):
+    def loss_fn(params, batch_stats, batch, rng, step):
         statistics = []
 
         def cam_fn(images, rng):
@@ -80,15 +79,6 @@ def scale_equivariance(
         images, labels = batch["image"], batch["labels"]
         loss, metrics = two_branch_loss(cam_fn, images, labels, operator, eta=eta_at(step), rng=rng, **options)
         return loss, (statistics[0], metrics)
-
-    branches = [functools.partial(loss_with, choice) for choice in operators]
-    if len(branches) == 1:
-        return branches[0]
-    ends = jnp.cumsum(jnp.array([choice.probability for choice in operators[:-1]], jnp.float32))
-
-    def loss_fn(params, batch_stats, batch, rng, step):
-        drawn = jax.random.uniform(jax.random.fold_in(rng, _CHOICE), (), jnp.float32)
-        return jax.lax.switch(jnp.sum(drawn >= ends), branches, params, batch_stats, batch, rng, step)
 
     return loss_fn
 

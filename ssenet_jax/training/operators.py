@@ -56,6 +56,12 @@ def choices(names: Sequence[str], draw: str, arguments: Mapping[str, Any]) -> li
     return [Choice(1 / len(together), _one_after_the_other(forms)) for forms in together]
 
 
+def drawn(choices: Sequence[Choice], seed: int) -> Callable[[int], int]:
+    """From the number of steps done to the index of the choice that the next step takes, on every process the same."""
+    probabilities = [choice.probability for choice in choices]
+    return lambda done: int(np.random.default_rng((seed, done)).choice(len(choices), p=probabilities))
+
+
 def _one_after_the_other(forms: Sequence[Callable[[jax.Array], Operator]]) -> Callable[[jax.Array], Operator]:
     if len(forms) == 1:
         return forms[0]

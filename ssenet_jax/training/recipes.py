@@ -10,10 +10,10 @@ from ml_collections import ConfigDict
 
 from ssenet_jax.models import AffinityNet, CamNet, DeepLab, FixedFeatures, SeamNet, default_frozen
 from ssenet_jax.training import objectives, operators
-from ssenet_jax.training.step import LossFn, Recipe
+from ssenet_jax.training.step import Losses, LossFn, Recipe
 
 Build = Callable[..., nn.Module]  # of the keywords that all networks share, and num_classes
-Loss = Callable[[ConfigDict, nn.Module, int], LossFn]  # of config, network and number of steps
+Loss = Callable[[ConfigDict, nn.Module, int], LossFn | Losses]  # of config, network and number of steps
 
 
 class Target(NamedTuple):
@@ -54,16 +54,14 @@ class Training(NamedTuple):
     target: Callable[[ConfigDict, int], Target]
 
 
-def _ser_loss(config: ConfigDict, model: nn.Module, steps: int) -> LossFn:
+def _ser_loss(config: ConfigDict, model: nn.Module, steps: int) -> Losses:
     section = config.ser
     options = {name: section[name] for name in ("cam_size", "normalize", "classes")}
     options["p"] = int(section.p) if section.p.is_integer() else section.p  # an integer power is a product
-    return objectives.scale_equivariance(
-        model,
-        operators.choices(section.operators, section.draw, section),
-        objectives.eta_schedule(section.eta, steps, section.eta_warmup),
-        options,
-    )
+    eta_at = objectives.eta_schedule(section.eta, steps, section.eta_warmup)
+    choices = operators.choices(section.operators, section.draw, section)
+    forms = tuple(objectives.scale_equivariance(model, choice, eta_at, options) for choice in choices)
+    return Losses(forms, operators.drawn(choices, config.seed))
 
 
 def _seam_loss(config: ConfigDict, model: nn.Module, steps: int) -> LossFn:
@@ -98,7 +96,7 @@ def _classifier(config: ConfigDict, keywords: dict, num_classes: int) -> nn.Modu
     return regulariser(config).network(num_classes=num_classes, **keywords)
 
 
-def _classifier_loss(config: ConfigDict, model: nn.Module, steps: int) -> LossFn:
+def _classifier_loss(config: ConfigDict, model: nn.Module, steps: int) -> LossFn | Losses:
     return regulariser(config).loss(config, model, steps)
 
 
@@ -195,8 +193,9 @@ def build(config: ConfigDict, training: str, model: nn.Module, num_images: int) 
         num_images: length of the training split, for trainings whose length is in epochs.
     """
     settings, steps = section(config, training), steps_of(config, training, num_images)
+    loss = TRAININGS[training].loss(config, model, steps)
     return Recipe(
-        loss_fn=TRAININGS[training].loss(config, model, steps),
+        losses=loss if isinstance(loss, Losses) else Losses((loss,)),
         groups=parameter_groups(config, settings),
         steps=steps,
         batch_size=settings.batch_size,

@@ -13,6 +13,20 @@ LossFn = Callable[[dict, dict, dict, jax.Array, jax.Array], tuple[jax.Array, tup
 """(params, batch_stats, batch, rng, step) -> (loss, (new batch_stats, metrics)); see `objectives`."""
 
 
+class Losses(NamedTuple):
+    """The forms of a training's loss, of which each step takes one.
+
+    Each has a program of its own: within a conditional or a loop XLA's convolutions take fifty times as long on a CPU.
+
+    Attributes:
+        forms: losses with the same metrics.
+        at: from the number of steps done to the index of the form that the next one takes, on every process the same.
+    """
+
+    forms: tuple[LossFn, ...]
+    at: Callable[[int], int] = lambda done: 0
+
+
 class TrainState(NamedTuple):
     """What a step changes. Parameters are flat dicts from "/"-joined path to array; the frozen ones never change."""
 
@@ -26,7 +40,7 @@ class Recipe(NamedTuple):
     """What the step is made of.
 
     Attributes:
-        loss_fn: see `LossFn`.
+        losses: see `Losses`.
         groups: rows (regex, learning rate multiplier, weight decay); see `optim.match_groups`.
         steps: length of the training and of its learning rate schedule.
         batch_size: examples a step, over all devices and processes.
@@ -35,7 +49,7 @@ class Recipe(NamedTuple):
         seed: of the randomness in the model; step i uses fold_in(key(seed), i).
     """
 
-    loss_fn: LossFn
+    losses: Losses
     groups: optim.Groups
     steps: int
     batch_size: int
@@ -80,7 +94,7 @@ def state_shardings(state: TrainState, mesh, *, shard_params: bool) -> TrainStat
     )
 
 
-def make_step(recipe: Recipe, state: TrainState, mesh, *, shard_params: bool = False):
+def make_step(recipe: Recipe, state: TrainState, mesh, *, form: int = 0, shard_params: bool = False):
     """The compiled training step, `step(state, batch) -> (state, metrics)`.
 
     The state given to it is donated. Metrics are float32 scalars, with "loss", "lr" and "finite", which is 0 when
@@ -90,6 +104,7 @@ def make_step(recipe: Recipe, state: TrainState, mesh, *, shard_params: bool = F
         recipe: what to compute.
         state: arrays or shapes, for the parameters' paths and the shardings.
         mesh: the devices.
+        form: of the recipe's losses.
         shard_params: parameters and momentum are split over the devices and gathered when used.
 
     Raises:
@@ -108,7 +123,7 @@ def make_step(recipe: Recipe, state: TrainState, mesh, *, shard_params: bool = F
             params = {**trainable, **state.frozen}
             if shard_params:
                 params = jax.lax.with_sharding_constraint(params, whole)
-            return recipe.loss_fn(optim.merge(params), batch_stats, part, rng, step)
+            return recipe.losses.forms[form](optim.merge(params), batch_stats, part, rng, step)
 
         loss, gradients, batch_stats, metrics = _gradients(loss_fn, state, batch, rng, recipe.accumulate, mesh)
         updates, optimizer_state = optimizer.update(gradients, state.optimizer, state.trainable)
@@ -138,7 +153,9 @@ def _gradients(loss_fn, state, batch, rng, accumulate, mesh):
     parts = jax.tree.map(lambda x: x.reshape(-1, accumulate, *x.shape[1:]).swapaxes(0, 1), batch)
     parts = jax.lax.with_sharding_constraint(parts, micro)
     zeros = jax.tree.map(jnp.zeros_like, state.trainable)
-    (total, batch_stats, _), metrics = jax.lax.scan(body, (zeros, state.batch_stats, jnp.int32(0)), parts)
+    begin = (zeros, state.batch_stats, jnp.int32(0))
+    # a loop is the smaller program, but see `Losses` for what it costs on a CPU
+    (total, batch_stats, _), metrics = jax.lax.scan(body, begin, parts, unroll=mesh.devices.flat[0].platform == "cpu")
     metrics = jax.tree.map(jnp.mean, metrics)
     loss = metrics.pop("loss")
     return loss, jax.tree.map(lambda x: x / accumulate, total), batch_stats, metrics
