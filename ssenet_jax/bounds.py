@@ -92,7 +92,7 @@ RULES = (
     ),
     Rule(r".*\.lr", POSITIVE, "above 0"),
     Rule(r".*\.(momentum|power|weight_decay)|(ser|seam)\.eta|.*compat_.*", _number(0), "0 or more"),
-    Rule(r".*\.(brightness|contrast|saturation|brightness_shift|eta_warmup)|ser\.start", SHARE, "from 0 to 1"),
+    Rule(r".*\.(brightness|contrast|saturation|brightness_shift)|(ser|seam)\.eta_warmup", SHARE, "from 0 to 1"),
     Rule(r".*\.hue", _number(0, 0.5), "from 0 to 0.5"),
     Rule(r"classifier\.long_edge|segmenter\.scale", _range(0), "two numbers above 0, the smaller first"),
     Rule(r"segmenter\.rounds", lambda value: value in (0, 1), "0 or 1"),

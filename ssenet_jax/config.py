@@ -75,8 +75,7 @@ def paper_config(reference: str = "code") -> ConfigDict:
             },
             "ser": {
                 "eta": 1.0,  # weight of the regulariser
-                "start": 0.0,  # share of the steps before the second branch begins
-                "eta_warmup": 0.0,  # share of the steps behind that over which eta rises from zero
+                "eta_warmup": 0.0,  # share of the steps over which eta rises from zero
                 "normalize": "max",  # "max" or "none"
                 "classes": "all",  # mean over "all" classes or those "present"
                 "cam_size": "image",  # compare at the image's size or at the "feature" size

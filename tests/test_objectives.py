@@ -7,9 +7,8 @@ import pytest
 from flax import linen as nn
 
 from ssenet_jax.affinity import affinity_labels, pair_affinity
-from ssenet_jax.config import paper_config
 from ssenet_jax.losses import affinity_loss, multilabel_soft_margin_loss
-from ssenet_jax.training import objectives, operators, recipes
+from ssenet_jax.training import objectives, operators
 from ssenet_jax.training.sharding import make_mesh, over_batch, replicated
 
 SER = {"normalize": "max", "classes": "present", "cam_size": "image", "p": 2}
@@ -73,21 +72,6 @@ def test_eta_rises_over_its_warm_up(variables, batch):
     assert float(objectives.eta_schedule(3.0, 10, 0.0)(jnp.int32(0))) == 3.0
     with pytest.raises(ValueError, match="eta_warmup is 4"):
         objectives.eta_schedule(3.0, 10, 4)
-
-
-def test_the_second_branch_begins_at_its_share_of_the_steps(variables, batch):
-    config = paper_config()
-    config.ser.start, config.ser.eta_warmup, config.ser.eta = 0.4, 0.5, 2.0
-    losses = recipes.REGULARISERS["ser"].loss(config, Net(3), 10)
-    assert [losses.at(done) for done in range(10)] == 4 * [0] + 6 * [1]
-    alone, (_, parts) = evaluate(losses.forms[0], variables, batch)
-    assert float(alone) == float(evaluate(objectives.classifier(Net(3)), variables, batch)[0])
-    weights = []
-    for step in (4, 7, 9):
-        loss, (_, metrics) = evaluate(losses.forms[1], variables, batch, step)
-        weights.append(float((loss - (metrics["loss_cls"] + metrics["loss_cls_s"]) / 2) / metrics["loss_ser"]))
-    np.testing.assert_allclose(weights, [0.0, 2.0, 2.0], atol=1e-3)  # it rises over three steps
-    assert set(parts) == set(metrics) and float(parts["loss_ser"]) == 0
 
 
 def test_running_statistics_are_those_of_the_images_a_network_is_used_on(variables, batch):

@@ -22,16 +22,12 @@ from ssenet_jax.training.step import LossFn
 _OPERATOR = 1  # folded into a step's key for what is drawn beside the branches' dropout
 
 
-def eta_schedule(eta: float, total_steps: int, warmup: float, first: int = 0) -> Callable[[jax.Array], jax.Array]:
-    """The weight of the regulariser, rising linearly from 0 over a share `warmup` of the steps from `first` on."""
+def eta_schedule(eta: float, total_steps: int, warmup: float) -> Callable[[jax.Array], jax.Array]:
+    """The weight of the regulariser, rising linearly from 0 over the first share `warmup` of the steps."""
     if not 0 <= warmup <= 1:
         raise ValueError(f"eta_warmup is {warmup}; it is a share of the steps, between 0 and 1")
-    rising = max(1.0, warmup * (total_steps - first))
-
-    def weight(step: jax.Array) -> jax.Array:
-        return eta * jnp.clip((step.astype(jnp.float32) - first) / rising, 0, 1) if warmup else jnp.float32(eta)
-
-    return weight
+    rising = max(1.0, warmup * total_steps)
+    return lambda step: eta * jnp.minimum(step.astype(jnp.float32) / rising, 1.0) if warmup else jnp.float32(eta)
 
 
 def classifier(model: nn.Module) -> LossFn:
@@ -48,17 +44,6 @@ def classifier(model: nn.Module) -> LossFn:
         cam, statistics = _apply(model, params, batch_stats, batch["image"], rng)
         loss = jnp.mean(multilabel_soft_margin_loss(jnp.mean(cam, axis=(1, 2)), batch["labels"]))
         return loss, (statistics, {"loss_cls": loss})
-
-    return loss_fn
-
-
-def one_branch(model: nn.Module) -> LossFn:
-    """The loss of `scale_equivariance` where A is the identity, for the price of `classifier`: its metrics too."""
-    plain = classifier(model)
-
-    def loss_fn(*arguments):
-        loss, (statistics, metrics) = plain(*arguments)
-        return loss, (statistics, {**metrics, "loss_cls_s": loss, "loss_ser": jnp.zeros_like(loss)})
 
     return loss_fn
 

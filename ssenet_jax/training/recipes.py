@@ -58,14 +58,10 @@ def _ser_loss(config: ConfigDict, model: nn.Module, steps: int) -> Losses:
     section = config.ser
     options = {name: section[name] for name in ("cam_size", "normalize", "classes")}
     options["p"] = int(section.p) if section.p.is_integer() else section.p  # an integer power is a product
-    first = round(section.start * steps)
-    eta_at = objectives.eta_schedule(section.eta, steps, section.eta_warmup, first)
+    eta_at = objectives.eta_schedule(section.eta, steps, section.eta_warmup)
     choices = operators.choices(section.operators, section.draw, section)
-    forms = [objectives.scale_equivariance(model, choice, eta_at, options) for choice in choices]
-    drawn = operators.drawn(choices, config.seed)
-    if not first:
-        return Losses(tuple(forms), drawn)
-    return Losses((objectives.one_branch(model), *forms), lambda done: 0 if done < first else 1 + drawn(done))
+    forms = tuple(objectives.scale_equivariance(model, choice, eta_at, options) for choice in choices)
+    return Losses(forms, operators.drawn(choices, config.seed))
 
 
 def _seam_loss(config: ConfigDict, model: nn.Module, steps: int) -> LossFn:
