@@ -30,8 +30,8 @@ def get_config(size="full"):
     classifier.steps, classifier.batch_size, classifier.lr, classifier.weight_decay = 2700, 8, 0.06, 1e-4
     classifier.long_edge = (96, 96)  # no crop loses the small part that tells the class
     classifier.brightness = classifier.contrast = classifier.saturation = classifier.hue = 0.0
-    # at half the size the telling part is lost; a regulariser heavy from the first step keeps it from being found
-    config.ser.rate, config.ser.eta_warmup = 0.75, 1.0
+    # from the baseline: at half the size the telling part is lost, and a second branch delays that it is found
+    config.finetune.steps, config.ser.rate = 1000, 0.75
     config.seam.rate = 0.75
 
     config.cam.scales = (0.5, 1.0, 1.5)
@@ -67,7 +67,7 @@ def _make_tiny(config):
     for training in (config.classifier, config.affinity, config.segmenter):
         training.steps, training.batch_size, training.crop = 4, 8, 48
         training.checkpoint_every, training.log_every, training.picture_every = 2, 2, 2
-    config.classifier.long_edge = (40, 56)
+    config.classifier.long_edge, config.finetune.steps = (40, 56), 4
     config.cam.scales = config.segment.scales = (1.0,)
     config.crf.iterations = 2
     config.crf.workers = 1

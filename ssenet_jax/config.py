@@ -73,6 +73,11 @@ def paper_config(reference: str = "code") -> ConfigDict:
                 "brightness_shift": 0.0,  # added to the normalised image, uniform in +- this
                 "regulariser": "ser",  # of the CAM: a row of training.recipes.REGULARISERS, "none" for one branch
             },
+            "finetune": {
+                # of the classifier with its regulariser, from the baseline, at the same rates; 0: it starts from
+                # init.weights and is trained as long as the baseline
+                "steps": 0,
+            },
             "ser": {
                 "eta": 1.0,  # weight of the regulariser
                 "eta_warmup": 0.0,  # share of the steps over which eta rises from zero

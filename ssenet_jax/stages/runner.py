@@ -116,7 +116,7 @@ def _check_weights(context: Context, names: Collection[str]) -> None:
         return
     packaged = ", ".join(name for name, row in BACKBONES.items() if row.weights_package)
     for name in (name for name in TABLE if name in names and TABLE[name].training):
-        if recipes.section(config, TABLE[name].training).get("init", "weights") == "weights":
+        if recipes.starts_from(config, TABLE[name].training) == "weights":
             raise ValueError(
                 f"{name} would train from random weights with layers frozen: set init.weights to a file of ImageNet "
                 f"weights of {config.model.backbone} (by name where a package brings them: {packaged}), "
@@ -143,7 +143,8 @@ def _tell_if_short(name: str, context: Context) -> None:
     steps = recipes.steps_of(context.config, training, len(context.train_source))
     wanted = recipes.settling_steps(context.config, training)
     if steps < wanted:
-        key = f"{recipes.TRAININGS[training].section}.steps"
+        finetuned = recipes.starts_from(context.config, training) == "baseline"
+        key = f"{'finetune' if finetuned else recipes.TRAININGS[training].section}.steps"
         context.say(f"{name}: {steps} steps are too few for the loss to settle; --config.{key}={wanted} or more")
 
 

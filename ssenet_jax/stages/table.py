@@ -106,8 +106,9 @@ TABLE = {
         Context.training_and_scored_images, score_cams, _cam_picture,
     ),
     "train_classifier": Stage(
-        "Classifier", train.train_classifier, (),
-        lambda config: ("init", "classifier", *recipes.regulariser(config).sections), "checkpoints/classifier",
+        "Classifier", train.train_classifier, lambda config: ("train_baseline",) if config.finetune.steps else (),
+        lambda config: ("init", "classifier", "finetune", *recipes.regulariser(config).sections),
+        "checkpoints/classifier",
         training="classifier",
     ),
     "infer_cams": Stage(

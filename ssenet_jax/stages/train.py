@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
+from flax.traverse_util import flatten_dict
 from ml_collections import ConfigDict
 
 from ssenet_jax import pretrained
@@ -63,7 +64,7 @@ def _train_classifier(context: Context, job: Job, training: str) -> None:
     examples = Examples(context.train_source, transform)
     every = recipes.section(context.config, training).picture_every
     looks = Looks(every, _cam_pictures(context, training), _validation(context, training))
-    _fit(context, job, training, "weights", examples, looks)
+    _fit(context, job, training, examples, looks)
 
 
 def train_affinity(context: Context, job: Job) -> None:
@@ -77,7 +78,7 @@ def train_affinity(context: Context, job: Job) -> None:
 
     transform = transforms.affinity_transform(crop=settings.crop, stride=settings.stride, **_looks(context, settings))
     examples = Examples(Extended(context.train_source, with_seeds), transform)
-    _fit(context, job, "affinity", settings.init, examples)
+    _fit(context, job, "affinity", examples)
 
 
 def train_segmenter(context: Context, job: Job) -> None:
@@ -91,7 +92,7 @@ def train_segmenter(context: Context, job: Job) -> None:
 
     facts = {"mean": context.backbone.mean, "std": context.backbone.std}
     transform = transforms.segmenter_transform(settings.crop, scale=settings.scale, flip=settings.flip, **facts)
-    _fit(context, job, "segmenter", settings.init, Examples(Extended(context.train_source, with_label), transform))
+    _fit(context, job, "segmenter", Examples(Extended(context.train_source, with_label), transform))
 
 
 class Extended:
@@ -113,30 +114,37 @@ def _looks(context: Context, settings: ConfigDict) -> dict[str, Any]:
     return {**jitter, "mean": context.backbone.mean, "std": context.backbone.std}
 
 
-def _start(context: Context, job: Job, model: nn.Module, init: str) -> dict:
-    """New variables, with the backbone from a weight file or from the trained classifier.
+def start_of(context: Context, job: Job, model: nn.Module, training: str) -> dict:
+    """New variables, with the backbone from a weight file or a trained classifier, or all that the baseline has.
 
     Raises:
-        ValueError: for another ``init``, or weights that do not fit.
+        ValueError: for weights that do not fit.
     """
     variables = pretrained.shapes_of(model)
-    if init == "classifier":
-        classifier = job.reads[-1]
-        trained = load_variables(classifier.folder, classifier.stage)
-        variables = {kind: {**tree, "backbone": trained[kind]["backbone"]} for kind, tree in variables.items()}
-    elif init != "weights":
-        raise ValueError(f"init is {init!r}; it must be 'weights' (those of init.weights) or 'classifier'")
+    if (start := recipes.starts_from(context.config, training)) != "weights":
+        trained = load_variables(job.reads[-1].folder, job.reads[-1].stage)
+        names = ["backbone"] if start == "classifier" else _in_common(trained["params"], variables["params"])
+        taken = {kind: {name: tree[name] for name in names if name in tree} for kind, tree in trained.items()}
+        variables = {kind: {**tree, **taken[kind]} for kind, tree in variables.items()}
     elif weights := context.config.init.weights:
         heads = [name for name in variables["params"] if name != "backbone"]
         variables = pretrained.load_weights(weights, model, variables, allow_missing=heads)
     return pretrained.initialise_missing(model, variables, context.config.seed)
 
 
+def _in_common(params: dict, others: dict) -> list[str]:
+    """The modules that two networks have with the same shapes: SEAM's last layer has the background as a class."""
+
+    def shapes(module: dict) -> dict:
+        return {path: leaf.shape for path, leaf in flatten_dict(module).items()}
+
+    return [name for name in params if name in others and shapes(params[name]) == shapes(others[name])]
+
+
 def _fit(
     context: Context,
     job: Job,
     training: str,
-    init: str,
     examples: Examples,
     looks: Looks = NO_LOOKS,
 ) -> None:
@@ -163,7 +171,7 @@ def _fit(
     with contextlib.closing(batches.iterate(dataset, 0, workers=context.config.data.workers)) as ahead:
         fit(
             recipe,
-            _start(context, job, model, init),
+            start_of(context, job, model, training),
             ahead,
             records,
             mesh=mesh,

@@ -165,9 +165,18 @@ def section(config: ConfigDict, training: str) -> ConfigDict:
     return config[TRAININGS[training].section]
 
 
+def starts_from(config: ConfigDict, training: str) -> str:
+    """What a training starts from: the trained "baseline" or "classifier", or "weights", those of `init.weights`."""
+    if training == "classifier" and config.finetune.steps:
+        return "baseline"
+    return section(config, training).get("init", "weights")
+
+
 def steps_of(config: ConfigDict, training: str, num_images: int) -> int:
     """The length of a training in steps; its epochs are whole batches, as the authors count them."""
     settings = section(config, training)
+    if starts_from(config, training) == "baseline":
+        return config.finetune.steps
     return settings.steps or max(settings.min_steps, settings.epochs * max(1, num_images // settings.batch_size))
 
 
@@ -178,8 +187,7 @@ def settling_steps(config: ConfigDict, training: str) -> int:
     at 150, 0.08 at 360), and on scenes from nothing, in batches of 8 (SSENet's: 0.13 at the end of 2,200, 0.05
     of 3,000).
     """
-    settings = section(config, training)
-    starts_from_something = config.init.weights or settings.get("init") == "classifier"
+    starts_from_something = config.init.weights or starts_from(config, training) != "weights"
     return 150 if starts_from_something else 2500
 
 
