@@ -249,18 +249,18 @@ def test_a_workdir_in_use_is_named(tmp_path, capsys):
 
 def test_a_workdir_of_another_config_names_the_key(tmp_path, capsys):
     config = paper_config()
-    settings = manifest.result_settings(config, ("seed", "dtype", "data", "model", "init", "classifier", "ser"))
-    manifest.write_manifest(tmp_path / "manifests/train_classifier.json", settings, complete=True)
-    message = run(tmp_path, "--stages=train_classifier", capsys=capsys)
-    assert "holds results of train_classifier with" in message and "use another --workdir" in message
+    settings = manifest.result_settings(config, ("seed", "dtype", "data", "model", "init", "classifier"))
+    manifest.write_manifest(tmp_path / "manifests/train_baseline.json", settings, complete=True)
+    message = run(tmp_path, "--stages=train_baseline", capsys=capsys)
+    assert "holds results of train_baseline with" in message and "use another --workdir" in message
 
 
 @pytest.mark.parametrize("text", ["", "{", "[1, 2", "\x00"])
 def test_a_damaged_manifest_is_named(tmp_path, text, capsys):
-    path = tmp_path / "manifests/train_classifier.json"
+    path = tmp_path / "manifests/train_baseline.json"
     path.parent.mkdir()
     path.write_text(text)
-    assert f"{path} is not readable JSON" in run(tmp_path, "--stages=train_classifier", capsys=capsys)
+    assert f"{path} is not readable JSON" in run(tmp_path, "--stages=train_baseline", capsys=capsys)
 
 
 @pytest.mark.parametrize("damage", ["cut", "emptied", "a part removed"])

@@ -190,8 +190,8 @@ def test_a_training_that_fails_leaves_no_process(monkeypatch, tmp_path, capsys):
 
     seen = []
     monkeypatch.setattr(train, "fit", fails)
-    monkeypatch.setattr(train, "_start", lambda *settings: {})
-    words = [f"--workdir={tmp_path}", "--stages=train_classifier", "--config.data.workers=1"]
+    monkeypatch.setattr(train, "start_of", lambda *settings: {})
+    words = [f"--workdir={tmp_path}", "--stages=train_baseline", "--config.data.workers=1"]
     assert command.main(["run", "--config=scenes:tiny", *words]) == 2
     assert capsys.readouterr().err.endswith("ssenet: the loss is nan\n")
     assert len(seen) == 1 and not multiprocessing.active_children()

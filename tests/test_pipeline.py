@@ -139,14 +139,14 @@ def test_photos_are_segmented_with_the_trained_network(tiny, tmp_path, capsys):
     ],
 )
 def test_bad_input_is_one_line_and_leaves_nothing_half_written(tmp_path, capsys, arguments, message):
-    assert main(["run", TINY, f"--workdir={tmp_path}", "--stages=train_classifier", *arguments]) == 2
+    assert main(["run", TINY, f"--workdir={tmp_path}", "--stages=train_baseline,train_classifier", *arguments]) == 2
     error = capsys.readouterr().err.strip().splitlines()[-1]
     assert error.startswith("ssenet: ") and message in error
     assert not list(tmp_path.rglob("*.part")) and not list(tmp_path.rglob("metrics/*"))
 
 
 def test_a_setting_that_failed_can_be_corrected(tmp_path, capsys):
-    run = ["run", TINY, f"--workdir={tmp_path}", "--stages=train_classifier"]
+    run = ["run", TINY, f"--workdir={tmp_path}", "--stages=train_baseline,train_classifier"]
     assert main([*run, "--config.init.weights=/nowhere/resnet.params"]) == 2
     assert main([*run, "--config.classifier.groups=(('fc8.*',1.0,1.0),)"]) == 2
     assert "no row of the parameter groups covers" in capsys.readouterr().err.splitlines()[-1]

@@ -163,12 +163,12 @@ def test_the_command_ends_a_stopped_run_with_0_and_a_line(tmp_path, monkeypatch,
     def stage(context, job):
         run(tmp_path, variables, mesh, Batches(on_step=stop)) if when == "while it steps" else stop()
 
-    row = table.TABLE["train_classifier"]
-    monkeypatch.setitem(table.TABLE, "train_classifier", row._replace(run=stage))
+    row = table.TABLE["train_baseline"]
+    monkeypatch.setitem(table.TABLE, "train_baseline", row._replace(run=stage))
     config = Path(__file__).parents[1] / "configs" / "scenes.py"
-    assert main(["run", f"--config={config}:tiny", f"--workdir={tmp_path}", "--stages=train_classifier"]) == 0
+    assert main(["run", f"--config={config}:tiny", f"--workdir={tmp_path}", "--stages=train_baseline"]) == 0
     saved = f"train_small was stopped after step 1 of 4, saved in {tmp_path}/checkpoints/1"
-    line = {"while it steps": saved, "before its first step": "the run was stopped at the end of train_classifier"}
+    line = {"while it steps": saved, "before its first step": "the run was stopped at the end of train_baseline"}
     output = capsys.readouterr().out
     assert output.startswith(line[when]) and output.endswith("; run the same command again to go on\n")
     with pytest.raises(ValueError, match="infer_cams reads what train_classifier writes"):
