@@ -31,7 +31,7 @@ def get_config(size="full"):
     classifier.long_edge = (96, 96)  # no crop loses the small part that tells the class
     classifier.brightness = classifier.contrast = classifier.saturation = classifier.hue = 0.0
     # from the baseline: at half the size the telling part is lost, and a second branch delays that it is found
-    config.finetune.steps, config.ser.rate = 1000, 0.75
+    config.finetune.steps, config.ser.rate, config.ser.eta = 1000, 0.75, 16.0
     config.seam.rate = 0.75
 
     config.cam.scales = (0.5, 1.0, 1.5)
