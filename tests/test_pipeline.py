@@ -127,6 +127,7 @@ def test_photos_are_segmented_with_the_trained_network(tiny, tmp_path, capsys):
     [
         (["--stages=train"], "there is no stage train; the stages are"),
         (["--stages=infer_cams"], "infer_cams reads what train_classifier writes; run --stages=train_classifier"),
+        (["--stages=measure_cams", "--config.measure.images=0"], "measure.images is 0"),
         (["--config.data.name=voc12", "--config.data.root=/nowhere"], "/nowhere"),
         (["--config.data.name=voc"], "config.data.name is 'voc'"),
         (["--config.init.weights=/nowhere/resnet.params"], "/nowhere/resnet.params: no such weight file"),

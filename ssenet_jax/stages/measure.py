@@ -37,6 +37,12 @@ class Crops(NamedTuple):
     scores: np.ndarray  # (n, c) of the classes
 
 
+def check_measured(context: Context) -> None:
+    """Raises a ValueError when there is nothing to measure CAMs on."""
+    if not any(map(len, context.measured_images().values())):
+        raise ValueError("measure.images is 0, so there is nothing to measure CAMs on; set it to a number of images")
+
+
 def measure_cams(context: Context, job: Job) -> None:
     """Measures the sample of held-out images; what lies in a file is what an image adds to the figures."""
     config, (training,) = context.config, job.reads

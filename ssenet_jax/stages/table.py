@@ -117,11 +117,11 @@ TABLE = {
     ),
     "measure_baseline_cams": Stage(
         "Baseline CAM, measures", measure.measure_cams, ("train_baseline",), ("cam", "measure"),
-        "baseline/measures/{id}.npz", Context.measured_images, measure.score_measures,
+        "baseline/measures/{id}.npz", Context.measured_images, measure.score_measures, check=measure.check_measured,
     ),
     "measure_cams": Stage(
         "CAM, measures", measure.measure_cams, ("train_classifier",), ("cam", "measure"), "measures/{id}.npz",
-        Context.measured_images, measure.score_measures,
+        Context.measured_images, measure.score_measures, check=measure.check_measured,
     ),
     "refine_seeds": Stage(
         "CRF seeds", labels.refine_seeds, ("infer_cams",), ("crf",), "seeds/{id}.npz",
