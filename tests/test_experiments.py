@@ -28,7 +28,7 @@ TINY = f"{CONFIGS}/scenes.py:tiny"
 
 @pytest.fixture
 def scenes():
-    return load_config(TINY, ["--config.ser.rate=0.5", "--config.mesh.data=1"])
+    return load_config(TINY, ["--config.ser.rate=0.5", "--config.mesh.data=1", "--config.finetune.steps=0"])
 
 
 @pytest.mark.parametrize("name", runner.NAMES)

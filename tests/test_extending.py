@@ -95,7 +95,8 @@ def stripes(monkeypatch):
 
 def config_of(*overrides):
     """The tiny scenes on the backbone "plain", two steps a training."""
-    steps = [f"--config.{name}.steps=2" for name in ("classifier", "affinity", "segmenter")]
+    trained = {"classifier": 2, "finetune": 0, "affinity": 2, "segmenter": 2}
+    steps = [f"--config.{name}.steps={count}" for name, count in trained.items()]
     return load_config(f"{CONFIGS}/scenes.py:tiny", ["--config.model.backbone=plain", *steps, *overrides])
 
 

@@ -121,7 +121,11 @@ def test_a_plan_of_every_stage_is_answered_from_what_was_kept(tmp_path, monkeypa
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     config = load_config(f"{CONFIGS}/scenes.py:tiny", ["--config.stages=('infer_cams',)", "--config.baseline=False"])
     first = paper.plan_all(config, chips.devices_of("cuda:h100x4"))
-    assert [(row.stage, row.images, row.calls) for row in first] == [("Classifier", 32, 8), ("CAM", 16, 8)]
+    assert [(row.stage, row.images, row.calls) for row in first] == [
+        ("Baseline classifier", 32, 8),
+        ("Classifier", 32, 8),
+        ("CAM", 16, 8),
+    ]
     assert all(row.cost.flops > 0 and row.hours > 0 for row in first)
 
     def refuse(*arguments, **options):
@@ -132,7 +136,9 @@ def test_a_plan_of_every_stage_is_answered_from_what_was_kept(tmp_path, monkeypa
     again = paper.plan_all(config, chips.devices_of("cuda:h100x4"))
     assert repr(again) == repr(first)  # unknown figures are nan, which equals nothing
     lines = paper.table(first).splitlines()
-    assert lines[2].startswith("| Classifier | step, batch 8 | not compiled |") and lines[-1].startswith("| all |")
+    assert lines[2].startswith("| Baseline classifier | step, batch 8 | not compiled |") and lines[-1].startswith(
+        "| all |"
+    )
 
 
 def test_what_takes_longer_counts():
