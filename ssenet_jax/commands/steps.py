@@ -45,11 +45,12 @@ class Step:
         return cost_of(self.program(batch_size), self.devices, quickly=quickly)
 
     def program(self, batch_size: int) -> Program:
-        recipe = self.recipe._replace(batch_size=batch_size)
+        """Of the last form of the loss: of a range of rates the largest, which takes the most memory."""
+        recipe, last = self.recipe._replace(batch_size=batch_size), len(self.recipe.losses.forms) - 1
         batch = {name: jax.ShapeDtypeStruct((batch_size, *x.shape[1:]), x.dtype) for name, x in self._batch.items()}
         return Program(
             name=f"{self.training}, batch {batch_size}",
-            function=make_step(recipe, self._state, self.devices.mesh, shard_params=self._shard_params),
+            function=make_step(recipe, self._state, self.devices.mesh, form=last, shard_params=self._shard_params),
             shapes=(self._state, batch),
             rows=batch_size,
             parts=self.devices.number,
